@@ -1,0 +1,80 @@
+"""The `fairway` command: one file per command group, each imported only when its command runs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import NoReturn
+
+from cyclopts import App, CycloptsError
+from cyclopts.config import Env
+
+import fairway
+from fairway.config import ENV_PREFIX
+from fairway.errors import FairwayError
+
+EPILOGUE = (
+    "Every flag is also an environment variable, TF_ and its name; the flag wins. Add --debug for tracebacks."
+)
+
+
+def build_app() -> App:
+    """Return the command with all its sub-commands."""
+    app = App(
+        name="fairway",
+        help="Take a TensorFlow model from a laptop to a served model: train, watch, export, serve, try.",
+        help_epilogue=f"Start with: fairway up\n\n{EPILOGUE}",
+        version=fairway.__version__,
+        config=Env(ENV_PREFIX, command=False),
+        error_formatter=_format_usage_error,
+    )
+    app.command("fairway.cli.up:up", name="up", help="The whole story: train, serve, TensorBoard and web UI.")
+    app.command("fairway.cli.train:train", name="train", help="Train a model and export it.")
+    app.command("fairway.cli.serve:serve", name="serve", help="Serve exported models over REST.")
+    app.command("fairway.cli.web:web", name="web", help="Draw a digit in the browser and see it recognised.")
+    app.command(
+        "fairway.cli.tensorboard:tensorboard", name="tensorboard", help="Watch a training in TensorBoard."
+    )
+    app.command("fairway.cli.models:app", name="models", help="List and show exported models.")
+    return app
+
+
+def main() -> NoReturn:
+    """Run the command line: exit code 0 done, 1 an explained error, 2 bad usage, 130 Ctrl-C."""
+    words = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(words) < len(sys.argv) - 1
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
+    )
+    for noisy in ("httpx", "httpcore", "asyncio", "tensorflow", "absl", "h5py", "markdown_it"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        code = build_app()(words, exit_on_error=False, result_action="return_value")
+        sys.exit(code if isinstance(code, int) else 0)
+    except FairwayError as err:
+        if debug:
+            raise
+        _print_error(err.message, err.hint)
+        sys.exit(err.exit_code)
+    except CycloptsError:
+        sys.exit(2)  # cyclopts has said what is wrong
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # The reader of our output (head, less) has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+def _format_usage_error(error: CycloptsError) -> str:
+    words = " ".join(getattr(error, "command_chain", None) or ())
+    return _error_text(str(error), f"See: fairway {words + ' ' if words else ''}--help")
+
+
+def _print_error(message: str, hint: str) -> None:
+    print(_error_text(message, hint), file=sys.stderr)
+
+
+def _error_text(message: str, hint: str) -> str:
+    return f"error: {message}" + (f"\n  {hint}" if hint else "")

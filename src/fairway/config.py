@@ -1,0 +1,238 @@
+"""Every setting, once: a field gives the flag, the environment variable, type, default, unit and help.
+
+The field `train_steps` is the flag `--train-steps` (or `--train_steps`) and the environment variable
+`TF_TRAIN_STEPS`, the names of Kubeflow's MNIST tutorial. A flag wins over the environment, the
+environment over the default. The text under a field is its help.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_type_hints
+
+from cyclopts import Parameter
+
+from fairway.errors import UsageError
+
+ENV_PREFIX = "TF_"
+
+
+@dataclass(frozen=True)
+class Range:
+    """The bounds of a numeric setting. NaN lies outside every range."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (
+            (self.minimum is None or value >= self.minimum)
+            and (self.maximum is None or value <= self.maximum)
+            and (self.above is None or value > self.above)
+            and value == value
+        )
+
+    def __str__(self) -> str:
+        return " and ".join(
+            f"{words} {bound:g}"
+            for words, bound in (
+                ("at least", self.minimum),
+                ("above", self.above),
+                ("at most", self.maximum),
+            )
+            if bound is not None
+        )
+
+
+def cache_dir() -> Path:
+    """Return the directory for what can be fetched again (XDG base directory specification)."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fairway"
+
+
+def environment_variable(field: str) -> str:
+    """Return the name of the environment variable of a setting: `train_steps` is `TF_TRAIN_STEPS`."""
+    return ENV_PREFIX + field.upper()
+
+
+class Settings:
+    """What the settings of all commands share: their values are checked when they are made."""
+
+    def __post_init__(self) -> None:
+        """Check each value against its `Range`.
+
+        Raises:
+            UsageError: a value lies outside; the message names the setting and the value.
+        """
+        for name, bounds in _ranges(type(self)):
+            value = getattr(self, name)
+            if value is not None and value not in bounds:
+                raise UsageError(
+                    f"{name} is {value!r}, but must be {bounds}",
+                    hint=f"Set it with --{name.replace('_', '-')} or {environment_variable(name)}.",
+                )
+
+
+def _ranges(settings: type[Settings]) -> Iterator[tuple[str, Range]]:
+    hints = get_type_hints(settings, include_extras=True)
+    for field in fields(settings):  # type: ignore[arg-type]
+        for note in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(note, Range):
+                yield field.name, note
+
+
+Port = Annotated[int, Range(minimum=0, maximum=65535)]
+Host = Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is every interface.")]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(Settings):
+    """Where the digits come from."""
+
+    dataset: Literal["auto", "mnist", "embedded", "custom"] = "auto"
+    """`mnist`: the full set, from the data directory, the cache or a download, checked to be genuine.
+    `embedded`: the 5,000 digits of an installed package. `auto`: `mnist` where it can be had, else `embedded`.
+    `custom`: whatever images of MNIST's format lie in the data directory."""
+
+    data_dir: str | None = None
+    """Directory with the four IDX files (gzipped or not) or Keras's mnist.npz. Default: the user's cache."""
+
+    data_url: Annotated[str | None, Parameter(env_var="FAIRWAY_DATA_URL")] = None
+    """Address under which the four gzipped IDX files can be downloaded. Default: a list of mirrors."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(DataSettings):
+    """What is trained, on what, for how long, and where the results go."""
+
+    model_type: Literal["cnn", "linear"] = "cnn"
+    """`cnn`: a small convolutional network. `linear`: softmax regression."""
+
+    train_steps: Annotated[int | None, Range(minimum=1)] = None
+    """Steps (batches) to train for in all, those of an interrupted run included. Default: the recipe's,
+    one epoch of the full set."""
+
+    batch_size: Annotated[int, Range(minimum=1)] = 128
+    """Images per step."""
+
+    learning_rate: Annotated[float | None, Range(above=0, maximum=10)] = None
+    """Peak of the one-cycle schedule. Default: the model type's."""
+
+    augment: bool | None = None
+    """Shift, turn, scale and shear the training images a little. Default: only for the embedded digits."""
+
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Arithmetic of the training step. `auto`: bfloat16 where the processor has it. Exports are float32."""
+
+    seed: Annotated[int, Range(minimum=0, maximum=2**31 - 1)] = 0
+    """Seed of the weights, the order of the images and the augmentation."""
+
+    checkpoint_steps: Annotated[int, Range(minimum=1)] = 200
+    """Steps between two checkpoints."""
+
+    model_dir: str = "mnist/model"
+    """Directory for checkpoints, events, metrics.jsonl and config.json. A second run resumes from it."""
+
+    export_dir: str = "mnist/export"
+    """Directory that gets one servable version per finished run."""
+
+
+@Parameter(name="*", name_transform=lambda name: name)
+@dataclass(frozen=True, kw_only=True)
+class ServeSettings(Settings):
+    """The model server, in the words of `tensorflow_model_server`."""
+
+    rest_api_port: Port = 8500
+    """Port of the REST API; 0 takes a free one."""
+
+    model_name: str = "mnist"
+    """Name under which the model is served."""
+
+    model_base_path: str = "mnist/export"
+    """Export directory: one sub-directory per version."""
+
+    file_system_poll_wait_seconds: Annotated[float, Range(above=0)] = 1.0
+    """Seconds between two looks for new versions."""
+
+    host: Host = "127.0.0.1"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class WebSettings(DataSettings):
+    """The web UI and the model server it asks."""
+
+    port: Port = 5000
+    """Port of the web UI; 0 takes a free one."""
+
+    host: Host = "127.0.0.1"
+
+    server: str = "127.0.0.1:8500"
+    """HOST:PORT of the model server's REST API."""
+
+    model_name: str = "mnist"
+    """Name of the model at that server."""
+
+    model_dir: str = "mnist/model"
+    """Model directory, for the curves of a running training."""
+
+    export_dir: str = "mnist/export"
+    """Export directory, for the record of the served version."""
+
+    path_prefix: str = ""
+    """Path under which a proxy shows the UI, if it passes the path on unchanged: /ui."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class TensorBoardSettings(Settings):
+    """TensorBoard on a model directory."""
+
+    logdir: str = "mnist/model"
+    """Directory with event files, searched with all below it."""
+
+    port: Port = 8090
+    """Port of TensorBoard; 0 takes a free one."""
+
+    host: Host = "127.0.0.1"
+
+    path_prefix: str = ""
+    """Path under which TensorBoard is shown: /tensorboard."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class UpSettings(Settings):
+    """Where the parts of `fairway up` listen."""
+
+    web_port: Port = 8080
+    """Port of the web UI; 0 takes a free one."""
+
+    tensorboard_port: Port = 8090
+    """Port of TensorBoard; 0 takes a free one."""
+
+    rest_api_port: Port = 8500
+    """Port of the model server's REST API; 0 takes a free one."""
+
+    host: Host = "127.0.0.1"
+
+
+def as_flags(settings: Settings, *names: str) -> list[str]:
+    """Return named settings as command-line words, to hand them to another fairway command.
+
+    Booleans become `--augment` or `--no-augment`; a setting that is `None` is left out.
+    """
+    words: list[str] = []
+    for name in names:
+        value: Any = getattr(settings, name)
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            words += [f"--{flag}", str(value)]
+    return words

@@ -1,0 +1,77 @@
+"""Progress of a long wait: a bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from types import TracebackType
+from typing import Any, Self
+
+log = logging.getLogger(__name__)
+
+LINE_INTERVAL_S = 2.0
+
+
+class Progress:
+    """Shows how far something is; a context manager.
+
+    Args:
+        task: What goes on, in a word or two.
+        total: Units in all.
+        done: Units done before the start, by an earlier run.
+        unit: The plural of what is counted, or `bytes`.
+    """
+
+    def __init__(self, task: str, total: int, *, done: int = 0, unit: str = "steps") -> None:
+        self._task, self._total, self._unit = task, total, unit
+        self._first, self._started, self._last_line = done, time.monotonic(), time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            self._bar = _make_bar(unit)
+            self._bar_task = self._bar.add_task(task, total=total, completed=done, note="")
+
+    def __enter__(self) -> Self:
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that `done` units in all are done; `note` is shown beside them."""
+        if self._bar:
+            self._bar.update(self._bar_task, completed=done, note=note)
+        elif time.monotonic() - self._last_line >= LINE_INTERVAL_S:
+            self._last_line = time.monotonic()
+            log.info("%s", self._line(done, note))
+
+    def _line(self, done: int, note: str) -> str:
+        rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)
+        left = f"{(self._total - done) / rate:.0f} s left" if rate > 0 else ""
+        count = (
+            f"{done / 1e6:.1f} of {self._total / 1e6:.1f} MB"
+            if self._unit == "bytes"
+            else f"{done} of {self._total} {self._unit}"
+        )
+        return " · ".join(part for part in (f"{self._task}: {count}", note, left) if part)
+
+
+def _make_bar(unit: str) -> Any:
+    # rich takes 0.1 s to import: only where there is a terminal to draw on.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        DownloadColumn() if unit == "bytes" else MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(compact=True),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,89 @@
+"""The state of a training, and the compiled steps that advance it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from fairway.config import TrainSettings
+from fairway.train.precision import use_precision
+from fairway.workloads.base import Split, Workload
+
+WEIGHT_DECAY = 0.01
+WARM_UP = 0.25
+"""Share of the steps in which the learning rate rises to its peak."""
+
+
+class Progressed(NamedTuple):
+    """What some steps did: mean loss (nats) and accuracy (0..1) over their images, last learning rate."""
+
+    loss: float
+    accuracy: float
+    learning_rate: float
+
+
+class Trainer:
+    """Model, optimizer and step counter: all that a checkpoint holds.
+
+    Args:
+        workload: What is trained.
+        settings: Resolved: no value is `None` or `auto` any more.
+        split: The training images; they stay in memory as bytes.
+    """
+
+    def __init__(self, workload: Workload, settings: TrainSettings, split: Split) -> None:
+        self._workload, self._settings = workload, settings
+        with use_precision(settings.precision):
+            self.model = workload.build_model(settings.model_type, settings.seed)
+        self.optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=WEIGHT_DECAY)
+        self.optimizer.build(self.model.trainable_variables)
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
+        self._images = tf.constant(split.images)
+        self._labels = tf.constant(split.labels)
+
+    def advance(self, batches: NDArray[np.int32]) -> Progressed:
+        """Train on the images with these numbers, int32 [steps, batch_size], one row a step."""
+        loss, accuracy, learning_rate = self._advance(batches)
+        return Progressed(float(loss), float(accuracy), float(learning_rate))
+
+    @tf.function(input_signature=[tf.TensorSpec([None, None], tf.int32)])
+    def _advance(self, batches: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        loss_sum, right_sum = tf.constant(0.0), tf.constant(0.0)
+        for numbers in batches:
+            loss, right = self._train_step(numbers)
+            loss_sum += loss
+            right_sum += right
+        steps = tf.cast(tf.shape(batches)[0], tf.float32)
+        return loss_sum / steps, right_sum / steps, tf.identity(self.optimizer.learning_rate)
+
+    def _train_step(self, numbers: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images = tf.cast(tf.gather(self._images, numbers), tf.float32) / 255
+        labels = tf.gather(self._labels, numbers)
+        if self._settings.augment:
+            images = self._workload.augment(
+                images, tf.stack([self._settings.seed, tf.cast(self.step, tf.int32)])
+            )
+        with tf.GradientTape() as tape:
+            logits = self.model(images, training=True)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        variables = self.model.trainable_variables
+        self.optimizer.learning_rate.assign(self._learning_rate())
+        self.optimizer.apply(tape.gradient(loss, variables), variables)
+        self.step.assign_add(1)
+        right = tf.reduce_mean(tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32))
+        return loss, right
+
+    def _learning_rate(self) -> tf.Tensor:
+        """One cycle: up to the peak in a straight line, down to zero along a cosine.
+
+        Source: L. Smith, N. Topin, "Super-Convergence" (2018), https://arxiv.org/abs/1708.07120
+        """
+        done = tf.cast(self.step, tf.float32) / float(self._settings.train_steps or 1)
+        rise = (done + 1e-3) / WARM_UP
+        fall = 0.5 * (1 + tf.cos(np.pi * (done - WARM_UP) / (1 - WARM_UP)))
+        return self._settings.learning_rate * tf.where(done < WARM_UP, rise, fall)
