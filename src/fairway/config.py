@@ -8,12 +8,12 @@ environment over the default. The text under a field is its help.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
 from fairway.errors import UsageError
 
@@ -84,7 +84,18 @@ def _ranges(settings: type[Settings]) -> Iterator[tuple[str, Range]]:
                 yield field.name, note
 
 
-Port = Annotated[int, Range(minimum=0, maximum=65535)]
+def _whole_number(_type: object, tokens: Sequence[Token]) -> int:
+    """Refuse 1.5, which cyclopts would round."""
+    try:
+        return int(tokens[0].value)
+    except ValueError as err:
+        raise ValueError(f"{tokens[0].value!r} is not a whole number") from err
+
+
+Count = Annotated[int, Parameter(converter=_whole_number)]
+DatasetName = Literal["auto", "mnist", "embedded", "custom"]
+Precision = Literal["auto", "float32", "bfloat16"]
+Port = Annotated[Count, Range(minimum=0, maximum=65535)]
 Host = Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is every interface.")]
 
 
@@ -93,9 +104,9 @@ Host = Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is every int
 class DataSettings(Settings):
     """Where the digits come from."""
 
-    dataset: Literal["auto", "mnist", "embedded", "custom"] = "auto"
+    dataset: DatasetName = "auto"
     """`mnist`: the full set, from the data directory, the cache or a download, checked to be genuine.
-    `embedded`: the 5,000 digits of an installed package. `auto`: `mnist` where it can be had, else `embedded`.
+    `embedded`: the 5,000 digits of an installed package. `auto`: `mnist` if it can be had, else `embedded`.
     `custom`: whatever images of MNIST's format lie in the data directory."""
 
     data_dir: str | None = None
@@ -113,11 +124,11 @@ class TrainSettings(DataSettings):
     model_type: Literal["cnn", "linear"] = "cnn"
     """`cnn`: a small convolutional network. `linear`: softmax regression."""
 
-    train_steps: Annotated[int | None, Range(minimum=1)] = None
+    train_steps: Annotated[Count | None, Range(minimum=1)] = None
     """Steps (batches) to train for in all, those of an interrupted run included. Default: the recipe's,
     one epoch of the full set."""
 
-    batch_size: Annotated[int, Range(minimum=1)] = 128
+    batch_size: Annotated[Count, Range(minimum=1)] = 128
     """Images per step."""
 
     learning_rate: Annotated[float | None, Range(above=0, maximum=10)] = None
@@ -126,13 +137,13 @@ class TrainSettings(DataSettings):
     augment: bool | None = None
     """Shift, turn, scale and shear the training images a little. Default: only for the embedded digits."""
 
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Arithmetic of the training step. `auto`: bfloat16 where the processor has it. Exports are float32."""
 
-    seed: Annotated[int, Range(minimum=0, maximum=2**31 - 1)] = 0
+    seed: Annotated[Count, Range(minimum=0, maximum=2**31 - 1)] = 0
     """Seed of the weights, the order of the images and the augmentation."""
 
-    checkpoint_steps: Annotated[int, Range(minimum=1)] = 200
+    checkpoint_steps: Annotated[Count, Range(minimum=1)] = 200
     """Steps between two checkpoints."""
 
     model_dir: str = "mnist/model"
@@ -160,6 +171,18 @@ class ServeSettings(Settings):
     """Seconds between two looks for new versions."""
 
     host: Host = "127.0.0.1"
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ModelsSettings(Settings):
+    """Which exports to show, and how."""
+
+    export_dir: str = "mnist/export"
+    """Export directory: one sub-directory per version."""
+
+    output: Annotated[Literal["table", "json"], Parameter(alias="-o")] = "table"
+    """`table` for people, `json` for programs."""
 
 
 @Parameter(name="*")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 
 from fairway.config import TrainSettings
 from fairway.errors import missing_extra
@@ -23,9 +22,6 @@ def train(settings: TrainSettings = TrainSettings()) -> None:  # noqa: B008 - fr
     """
     if not importlib.util.find_spec("tensorflow"):
         raise missing_extra("TensorFlow", "train", "training")
-    # TensorFlow reads this when it is imported; its notices are for its developers.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
     from fairway.train.run import train as run
     from fairway.workloads.mnist.workload import Mnist
 

@@ -70,7 +70,7 @@ class Manifest:
     signatures: dict[str, Any]
     """As `tfs.signatures` writes them: name -> inputs, outputs, method."""
     tflite: dict[str, Any]
-    """`signature`, `saved_model_sha256` and `max_abs_difference` of `model.tflite`; empty where there is none."""
+    """`signature`, `saved_model_sha256`, `max_abs_difference` of `model.tflite`; empty without one."""
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Relative path -> `size` in bytes and `sha256`, for every file but the manifest."""
     format: int = 1
@@ -110,18 +110,27 @@ class Version:
     """Why it cannot be used; empty for a complete version."""
 
 
+def version_paths(export_dir: Path) -> list[Path]:
+    """Return the directories of all versions, oldest first, without reading them.
+
+    Raises:
+        StorageError: the export directory cannot be read; one that does not exist has no versions.
+    """
+    with storage_errors("read", export_dir):
+        try:
+            paths = [path for path in export_dir.iterdir() if _VERSION.fullmatch(path.name)]
+        except FileNotFoundError:
+            return []
+    return sorted(paths, key=lambda path: int(path.name))
+
+
 def list_versions(export_dir: Path) -> list[Version]:
     """Return all versions, oldest first, complete or not; none if the directory does not exist.
 
     Raises:
         StorageError: the directory cannot be read.
     """
-    with storage_errors("read", export_dir):
-        try:
-            names = [entry.name for entry in export_dir.iterdir() if _VERSION.fullmatch(entry.name)]
-        except FileNotFoundError:
-            return []
-    return [read_version(export_dir / name) for name in sorted(names, key=int)]
+    return [read_version(path) for path in version_paths(export_dir)]
 
 
 def read_version(path: Path) -> Version:

@@ -1,1 +1,1 @@
-"""Training: from data to an exported version. Imports TensorFlow in all modules but `batches`."""
+"""Training, from data to an exported version; `run` is where it starts."""

@@ -30,7 +30,8 @@ class BatchOrder:
         epoch, row = divmod(step, self.steps_per_epoch)
         if epoch != self._epoch:
             order = np.random.default_rng((self._seed, epoch)).permutation(self._images)
-            self._order = order[: self.steps_per_epoch * self._batch_size].astype(np.int32)
-            self._order = self._order.reshape(-1, self._batch_size)
+            used = order[: self.steps_per_epoch * self._batch_size]
+            self._order = used.astype(np.int32).reshape(-1, self._batch_size)
             self._epoch = epoch
-        return self._order[row]
+        batch: NDArray[np.int32] = self._order[row]
+        return batch

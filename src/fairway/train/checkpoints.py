@@ -47,12 +47,12 @@ class Checkpoints:
         for step in reversed(steps):
             path = self._path(step)
             try:
-                self._checkpoint.restore(path).assert_existing_objects_matched()
+                self._checkpoint.read(path).assert_existing_objects_matched()
             except AssertionError as err:
                 raise FairwayError(
                     f"checkpoint {path} does not fit the model", hint="Choose another --model-dir."
                 ) from err
-            except (tf.errors.OpError, ValueError, RuntimeError) as err:
+            except Exception as err:  # damage shows in many ways, IndexError among them
                 log.warning("checkpoint %s is damaged and passed over (%s)", path, str(err).splitlines()[0])
                 continue
             return step
@@ -93,5 +93,5 @@ def write_errors(path: Path) -> Iterator[None]:
         why = str(getattr(err, "message", err)).splitlines()[0]
         raise StorageError(
             f"cannot write to {path}: {why}",
-            hint="Free some space or mend the directory; the same command then goes on from the last checkpoint.",
+            hint="Free some space or mend the directory; the same command then resumes.",
         ) from err

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.workloads.base import Signature, Split
+from fairway.workloads.base import Endpoint, Split
 
 BATCH = 500
 
@@ -31,14 +31,12 @@ class Evaluation:
     predicted: NDArray[np.int64]
 
 
-def evaluate(signature: Signature, split: Split, classes: int) -> Evaluation:
+def evaluate(endpoint: Endpoint, split: Split, classes: int) -> Evaluation:
     """Ask a model's `serving_default` about all images of a split."""
     probabilities = np.concatenate(
         [
             np.asarray(
-                signature.function(split.images[first : first + BATCH].astype(np.float32) / 255)[
-                    "predictions"
-                ]
+                endpoint.function(split.images[first : first + BATCH].astype(np.float32) / 255)["predictions"]
             )
             for first in range(0, len(split), BATCH)
         ]

@@ -15,9 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from tensorflow.core.protobuf import saved_model_pb2
 
 import fairway
 from fairway.config import TrainSettings
+from fairway.quiet import without_notices
 from fairway.storage.exports import (
     CURVES,
     EXTRA,
@@ -25,7 +27,6 @@ from fairway.storage.exports import (
     SAVED_MODEL,
     TFLITE,
     WARMUP,
-    DatasetRecord,
     Manifest,
     Version,
     describe_files,
@@ -33,16 +34,16 @@ from fairway.storage.exports import (
     read_version,
 )
 from fairway.storage.files import publish_directory, scratch_directory, sha256, storage_errors
+from fairway.tfs.signatures import DEFAULT_SIGNATURE, Signature, signatures_to_json
 from fairway.train.checkpoints import write_errors
 from fairway.train.evaluate import Evaluation
+from fairway.train.model_dir import METRICS, record_dataset
 from fairway.train.precision import use_precision
-from fairway.train.records import METRICS
 from fairway.train.warmup import write_warmup
-from fairway.workloads.base import Dataset, Signature, Workload
+from fairway.workloads.base import Dataset, Endpoint, Workload
 
 log = logging.getLogger(__name__)
 
-DEFAULT_SIGNATURE = "serving_default"
 PARITY = 1e-5
 """Largest difference of a probability between `model.tflite` and the SavedModel."""
 PARITY_IMAGES = 256
@@ -70,7 +71,7 @@ def export_model(
     """Publish a version with all that DESIGN's export directory holds, and return it.
 
     Args:
-        workload: Gives the signatures.
+        workload: Gives the endpoints.
         settings: Resolved settings, recorded in the manifest.
         dataset: Recorded in the manifest; its test images are what parity is checked on.
         model: A float32 model.
@@ -83,14 +84,14 @@ def export_model(
         StorageError: the export directory cannot be written to; nothing is left there then.
     """
     export_dir = Path(settings.export_dir)
-    signatures = workload.signatures(model)
+    endpoints = workload.endpoints(model)
     examples = dataset.test.images[:PARITY_IMAGES].astype(np.float32) / 255
     with scratch_directory(export_dir, prefix=".new-") as scratch:
         with write_errors(export_dir):
-            loaded = _write_saved_model(model, signatures, scratch)
-            tflite = _write_tflite(loaded, signatures, examples, scratch)
+            loaded = _write_saved_model(model, endpoints, scratch)
+            tflite = _write_tflite(loaded, endpoints, examples, scratch)
             (scratch / EXTRA).mkdir(exist_ok=True)
-            first_input = signatures[DEFAULT_SIGNATURE].inputs[0].name
+            first_input = endpoints[DEFAULT_SIGNATURE].inputs[0].name
             write_warmup(scratch / WARMUP, workload.name, DEFAULT_SIGNATURE, {first_input: examples[:1]})
             shutil.copyfile(Path(settings.model_dir) / METRICS, scratch / CURVES)
         manifest = Manifest(
@@ -114,7 +115,7 @@ def export_model(
                 "numpy": np.__version__,
                 "python": platform.python_version(),
             },
-            signatures={name: _describe_signature(loaded.signatures[name]) for name in signatures},
+            signatures=signatures_to_json(_read_signatures(scratch, endpoints)),
             tflite=tflite,
             files=describe_files(scratch),
         )
@@ -125,37 +126,27 @@ def export_model(
     return read_version(target)
 
 
-def record_dataset(dataset: Dataset) -> DatasetRecord:
-    """Return what a manifest and `config.json` say of the data."""
-    return DatasetRecord(
-        name=dataset.name,
-        source=dataset.source,
-        train_images=len(dataset.train),
-        test_images=len(dataset.test),
-        test_name=dataset.test.name,
-        sha256=dataset.sha256,
-    )
-
-
-def _write_saved_model(model: keras.Model, signatures: Mapping[str, Signature], directory: Path) -> Any:
+def _write_saved_model(model: keras.Model, endpoints: Mapping[str, Endpoint], directory: Path) -> Any:
     archive = keras.export.ExportArchive()
     archive.track(model)
-    for name, signature in signatures.items():
-        archive.add_endpoint(name, signature.function, input_signature=list(signature.inputs))
+    for name, endpoint in endpoints.items():
+        archive.add_endpoint(name, endpoint.function, input_signature=list(endpoint.inputs))
     archive.write_out(str(directory), verbose=False)
     return tf.saved_model.load(str(directory))
 
 
 def _write_tflite(
-    loaded: Any, signatures: Mapping[str, Signature], examples: np.ndarray, directory: Path
+    loaded: Any, endpoints: Mapping[str, Endpoint], examples: np.ndarray, directory: Path
 ) -> dict[str, Any]:
     """Write `model.tflite` if it answers as the SavedModel does; return what the manifest says of it."""
     function = loaded.signatures[DEFAULT_SIGNATURE]
-    name = signatures[DEFAULT_SIGNATURE].inputs[0].name
-    content = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded).convert()
-    runner = Interpreter(model_content=content).get_signature_runner(DEFAULT_SIGNATURE)
+    name = endpoints[DEFAULT_SIGNATURE].inputs[0].name
+    with without_notices():
+        content = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded).convert()
+        runner = Interpreter(model_content=content).get_signature_runner(DEFAULT_SIGNATURE)
+        answers = runner(**{name: examples})["predictions"]
     expected = function(**{name: tf.constant(examples)})["predictions"].numpy()
-    difference = float(np.abs(runner(**{name: examples})["predictions"] - expected).max())
+    difference = float(np.abs(answers - expected).max())
     if not difference <= PARITY:
         log.warning(
             "no %s: its answers differ from the SavedModel's by %.1e, more than %.0e; TensorFlow will serve",
@@ -172,16 +163,8 @@ def _write_tflite(
     }
 
 
-def _describe_signature(function: Any) -> dict[str, Any]:
-    """Return a loaded signature as JSON: dtype as TensorFlow Serving names it, shape with -1 for any size."""
-
-    def describe(spec: tf.TensorSpec) -> dict[str, Any]:
-        shape = [-1 if size is None else size for size in spec.shape]
-        return {"dtype": tf.as_dtype(spec.dtype).as_datatype_enum, "shape": shape}
-
-    inputs = function.structured_input_signature[1]
-    outputs = function.structured_outputs
-    return {
-        "inputs": {name: describe(spec) for name, spec in inputs.items()},
-        "outputs": {name: describe(spec) for name, spec in outputs.items()},
-    }
+def _read_signatures(directory: Path, endpoints: Mapping[str, Endpoint]) -> dict[str, Signature]:
+    """Return the signatures as the SavedModel has them, tensor names included."""
+    saved = saved_model_pb2.SavedModel.FromString((directory / SAVED_MODEL).read_bytes())
+    definitions = saved.meta_graphs[0].signature_def
+    return {name: Signature.from_proto(definitions[name]) for name in endpoints}

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import keras
+from fairway.config import Precision
 
 _CPU_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 
 
-def best_precision() -> str:
+def best_precision() -> Precision:
     """Return `bfloat16` where the processor computes with it, else `float32`.
 
     Elsewhere bfloat16 is emulated and several times slower than float32.
@@ -24,8 +24,10 @@ def best_precision() -> str:
 
 
 @contextmanager
-def use_precision(precision: str) -> Iterator[None]:
+def use_precision(precision: Precision) -> Iterator[None]:
     """Build the models of the block with this precision; weights are float32 in both."""
+    import keras  # here, so that the question above can be asked without loading TensorFlow
+
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:

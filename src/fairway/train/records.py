@@ -1,4 +1,4 @@
-"""What a training leaves for its watchers: `metrics.jsonl`, `config.json`, TensorBoard events.
+"""What a training leaves for its watchers: `metrics.jsonl` and TensorBoard events.
 
 A line of `metrics.jsonl` is a JSON object with `time` (Unix seconds) and `step`, and either `loss`,
 `accuracy`, `learning_rate` and `steps_per_s` of the steps since the line before, or `test_loss` and
@@ -11,7 +11,7 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import tensorflow as tf
 
@@ -19,12 +19,9 @@ from fairway.storage.files import storage_errors, write_atomic
 from fairway.train.checkpoints import write_errors
 from fairway.train.evaluate import Evaluation
 from fairway.train.loop import Progressed
+from fairway.train.model_dir import EVENTS, METRICS
 from fairway.train.pictures import draw_confusion, draw_mistakes
 from fairway.workloads.base import Split
-
-METRICS = "metrics.jsonl"
-CONFIG = "config.json"
-EVENTS = "events"
 
 
 class Records:
@@ -74,32 +71,6 @@ class Records:
             for name, value in values.items():
                 tf.summary.scalar(name, value)
             self._events[kind].flush()
-
-
-def write_config(model_dir: Path, config: dict[str, Any]) -> None:
-    """Write what is trained, for the next run and for watchers.
-
-    Raises:
-        StorageError: the directory cannot be written to.
-    """
-    write_atomic(model_dir / CONFIG, json.dumps(config, indent=2).encode() + b"\n")
-
-
-def read_config(model_dir: Path) -> dict[str, Any] | None:
-    """Return what an earlier run wrote; `None` if there was none.
-
-    Raises:
-        StorageError: the file cannot be read or is damaged.
-    """
-    path = model_dir / CONFIG
-    with storage_errors("read", path):
-        try:
-            config = json.loads(path.read_bytes())
-        except FileNotFoundError:
-            return None
-        except ValueError as err:
-            raise OSError(0, f"it is damaged ({err})") from err
-    return dict(config)
 
 
 def _lines_until(path: Path, step: int) -> bytes:

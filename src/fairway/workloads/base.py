@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fairway.config import TrainSettings
+from fairway.config import DatasetName, TrainSettings
 
 if TYPE_CHECKING:
     import keras
@@ -49,7 +49,7 @@ class Dataset:
         test: What the shown accuracy is measured on; no image of it is in `train`.
     """
 
-    name: str
+    name: DatasetName
     source: str
     sha256: dict[str, str]
     train: Split
@@ -67,8 +67,8 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Signature:
-    """One way to call an exported model.
+class Endpoint:
+    """One way to call an exported model: what becomes a signature of the SavedModel.
 
     Attributes:
         function: Takes the inputs as tensors in the order of `inputs`, returns named tensors.
@@ -106,5 +106,5 @@ class Workload(Protocol):
             seed: int32 [2].
         """
 
-    def signatures(self, model: keras.Model) -> Mapping[str, Signature]:
+    def endpoints(self, model: keras.Model) -> Mapping[str, Endpoint]:
         """Return the ways to call the model, `serving_default` among them."""

@@ -119,7 +119,7 @@ def _no_data(why: str) -> DataError:
 
 
 def _files(directory: Path) -> list[Path]:
-    """Return the files of the first complete container in a directory: IDX, else npz; none if there is none."""
+    """Return the files of the first complete container in a directory: IDX, else npz, else nothing."""
     found = [_file(directory, name) for part in PARTS.values() for name in part]
     if all(found):
         return [path for path in found if path]

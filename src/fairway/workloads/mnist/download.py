@@ -82,7 +82,7 @@ def _download_from(mirror: str, directory: Path) -> None:
                 write_atomic(directory / name, bytes(content))
                 done += len(content)
     except httpx.HTTPStatusError as err:
-        raise DataError(f"{mirror}: HTTP {err.response.status_code} for {err.request.url.path}") from err
+        raise DataError(f"{mirror}: HTTP {err.response.status_code}") from err
     except (httpx.HTTPError, httpx.InvalidURL) as err:
         raise DataError(f"{mirror}: {str(err) or type(err).__name__}") from err
 

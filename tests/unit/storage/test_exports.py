@@ -1,0 +1,107 @@
+"""The layout of an export directory: which versions are there, and which can be used."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from fairway.errors import StorageError
+from fairway.storage.exports import (
+    MANIFEST,
+    SAVED_MODEL,
+    DatasetRecord,
+    Manifest,
+    damaged_files,
+    describe_files,
+    find_version,
+    list_versions,
+    next_version,
+)
+
+
+def make_manifest(directory: Path) -> Manifest:
+    return Manifest(
+        workload="mnist",
+        model_type="cnn",
+        run="r",
+        step=1,
+        created="2026-01-01T00:00:00+00:00",
+        settings={"seed": 0},
+        dataset=DatasetRecord(
+            name="mnist", source="here", train_images=1, test_images=1, test_name="the test set", sha256={}
+        ),
+        metrics={"test_accuracy": 1.0},
+        software={},
+        signatures={},
+        tflite={},
+        files=describe_files(directory),
+    )
+
+
+def make_version(export_dir: Path, number: int) -> Path:
+    path = export_dir / str(number)
+    (path / "variables").mkdir(parents=True)
+    (path / SAVED_MODEL).write_bytes(b"model")
+    (path / "variables" / "data").write_bytes(b"weights")
+    (path / MANIFEST).write_bytes(make_manifest(path).to_json())
+    return path
+
+
+def test_versions_are_sorted_by_number_and_strangers_ignored(tmp_path: Path) -> None:
+    for number in (10, 9, 100):
+        make_version(tmp_path, number)
+    (tmp_path / ".new-x").mkdir()
+    (tmp_path / "notes").touch()
+    assert [version.number for version in list_versions(tmp_path)] == [9, 10, 100]
+    assert find_version(tmp_path).number == 100
+    assert find_version(tmp_path, 9).manifest == make_manifest(tmp_path / "9")
+
+
+def test_missing_directory_has_no_versions(tmp_path: Path) -> None:
+    assert list_versions(tmp_path / "none") == []
+    with pytest.raises(StorageError, match="no model in"):
+        find_version(tmp_path / "none")
+
+
+def test_missing_short_and_changed_files_are_found(tmp_path: Path) -> None:
+    path = make_version(tmp_path, 1)
+    (path / "variables" / "data").write_bytes(b"WEIGHTS")
+    version = find_version(tmp_path)
+    assert damaged_files(version) == ["variables/data"]
+    (path / "variables" / "data").write_bytes(b"w")
+    assert list_versions(tmp_path)[0].problem == "variables/data has 1 bytes instead of 7"
+    (path / "variables" / "data").unlink()
+    assert list_versions(tmp_path)[0].problem == "variables/data is missing"
+    with pytest.raises(StorageError, match="version 1 in .* is damaged"):
+        find_version(tmp_path, 1)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"workload": 1}', b"null", b"\xff"])
+def test_damaged_manifest_is_a_problem_not_a_crash(tmp_path: Path, content: bytes) -> None:
+    (make_version(tmp_path, 1) / MANIFEST).write_bytes(content)
+    assert "cannot be read" in list_versions(tmp_path)[0].problem
+
+
+def test_model_of_another_program_needs_its_saved_model(tmp_path: Path) -> None:
+    (tmp_path / "1").mkdir()
+    assert list_versions(tmp_path)[0].problem == "no saved_model.pb"
+    (tmp_path / "1" / SAVED_MODEL).touch()
+    assert list_versions(tmp_path)[0].problem == ""
+
+
+def test_unknown_keys_of_a_newer_manifest_are_ignored(tmp_path: Path) -> None:
+    path = make_version(tmp_path, 1) / MANIFEST
+    content = json.loads(path.read_bytes()) | {"colour": "red"}
+    path.write_text(json.dumps(content))
+    assert find_version(tmp_path).problem == ""
+
+
+def test_next_version_is_the_time_and_always_rises(tmp_path: Path) -> None:
+    assert abs(next_version(tmp_path) - time.time()) < 5
+    make_version(tmp_path, 99_999_999_999)
+    assert next_version(tmp_path) == 100_000_000_000
+    with pytest.raises(StorageError, match="version 7 not found in .*; have: 99999999999"):
+        find_version(tmp_path, 7)
