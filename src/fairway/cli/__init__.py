@@ -1,4 +1,4 @@
-"""The `fairway` command: one file per command group, each imported only when its command runs."""
+"""The `fairway` command: one file per command group, which imports what it needs when it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Env
 
 import fairway
+from fairway.cli.models import app as models
+from fairway.cli.serve import serve
+from fairway.cli.tensorboard import tensorboard
+from fairway.cli.train import train
+from fairway.cli.up import up
+from fairway.cli.web import web
 from fairway.config import ENV_PREFIX
 from fairway.errors import FairwayError
 
@@ -23,20 +29,15 @@ def build_app() -> App:
     """Return the command with all its sub-commands."""
     app = App(
         name="fairway",
-        help="Take a TensorFlow model from a laptop to a served model: train, watch, export, serve, try.",
-        help_epilogue=f"Start with: fairway up\n\n{EPILOGUE}",
+        help="Take a TensorFlow model from a laptop to a served model: train, watch, export, serve, try.\n\n"
+        "Start with: `fairway up`",
+        help_epilogue=EPILOGUE,
         version=fairway.__version__,
         config=Env(ENV_PREFIX, command=False),
         error_formatter=_format_usage_error,
     )
-    app.command("fairway.cli.up:up", name="up", help="The whole story: train, serve, TensorBoard and web UI.")
-    app.command("fairway.cli.train:train", name="train", help="Train a model and export it.")
-    app.command("fairway.cli.serve:serve", name="serve", help="Serve exported models over REST.")
-    app.command("fairway.cli.web:web", name="web", help="Draw a digit in the browser and see it recognised.")
-    app.command(
-        "fairway.cli.tensorboard:tensorboard", name="tensorboard", help="Watch a training in TensorBoard."
-    )
-    app.command("fairway.cli.models:app", name="models", help="List and show exported models.")
+    for command in (up, train, serve, web, tensorboard, models):
+        app.command(command)
     return app
 
 
@@ -44,11 +45,8 @@ def main() -> NoReturn:
     """Run the command line: exit code 0 done, 1 an explained error, 2 bad usage, 130 Ctrl-C."""
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.INFO, format="%(message)s", stream=sys.stderr
-    )
-    for noisy in ("httpx", "httpcore", "asyncio", "tensorflow", "absl", "h5py", "markdown_it"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("fairway").setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         code = build_app()(words, exit_on_error=False, result_action="return_value")
         sys.exit(code if isinstance(code, int) else 0)

@@ -8,7 +8,8 @@ from fairway.config import TensorBoardSettings
 def tensorboard(settings: TensorBoardSettings = TensorBoardSettings()) -> None:  # noqa: B008 - frozen
     """Watch trainings in TensorBoard: curves, the confusion matrix and the worst mistakes.
 
-    Examples:
+    For example:
+
         fairway tensorboard
         fairway tensorboard --logdir runs --port 6006
 

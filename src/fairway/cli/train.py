@@ -14,7 +14,8 @@ def train(settings: TrainSettings = TrainSettings()) -> None:  # noqa: B008 - fr
     A run that was interrupted goes on where it stood when the same command is given again.
     Prints the directory of the exported version.
 
-    Examples:
+    For example:
+
         fairway train
         fairway train --model-type linear --train-steps 500 --model-dir linear/model
 

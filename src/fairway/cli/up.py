@@ -13,7 +13,8 @@ def up(
 
     The links are printed once they answer. A part that crashes is restarted; Ctrl-C stops all.
 
-    Examples:
+    For example:
+
         fairway up
         fairway up --dataset embedded --web-port 0
 

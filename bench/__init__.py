@@ -1,0 +1,1 @@
+"""Measures what the README states; run it with `make bench`, or `python -m bench NAME …` for a part."""

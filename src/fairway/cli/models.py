@@ -1,0 +1,119 @@
+"""`fairway models`: what is in an export directory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from fairway.config import ModelsSettings
+from fairway.errors import StorageError
+from fairway.storage.exports import Version, damaged_files, find_version, list_versions
+
+app = App(
+    name="models",
+    help="""List and show exported models.
+
+    See also: fairway train, fairway serve
+    """,
+)
+
+_COLUMNS = ("version", "created", "model_type", "dataset", "test_accuracy", "step", "size_bytes", "state")
+
+
+@app.command(name="list")
+def list_(settings: ModelsSettings = ModelsSettings()) -> None:  # noqa: B008 - frozen
+    """List the versions in an export directory, oldest first: what they are and whether they are complete.
+
+    For example:
+
+        fairway models list
+        fairway models list --export-dir linear/export -o json
+    """
+    rows = [_summary(version) for version in list_versions(Path(settings.export_dir))]
+    if settings.output == "json":
+        print(json.dumps(rows, indent=2))
+    else:
+        print(_table(rows))
+
+
+@app.command
+def show(
+    number: Annotated[int | None, Parameter(help="The version. Default: the newest complete one.")] = None,
+    /,
+    settings: ModelsSettings = ModelsSettings(),  # noqa: B008 - frozen
+) -> None:
+    """Show all that is recorded of one version, and compare every file with its checksum.
+
+    Exits with 1 if a file is damaged.
+
+    For example:
+
+        fairway models show
+        fairway models show 1767225600 -o json
+    """
+    found = find_version(Path(settings.export_dir), number)
+    damaged = damaged_files(found)
+    record: dict[str, Any] = {"version": found.number, "path": str(found.path), "damaged": damaged}
+    if found.manifest:
+        record |= asdict(found.manifest)
+    if settings.output == "json":
+        print(json.dumps(record, indent=2))
+    else:
+        print("\n".join(_outline(record)))
+    if damaged:
+        raise StorageError(
+            f"version {found.number} is damaged: wrong checksum of {', '.join(damaged)}",
+            hint=f"Delete {found.path}; the version before it is served then.",
+        )
+
+
+def _summary(version: Version) -> dict[str, Any]:
+    manifest = version.manifest
+    return {
+        "version": version.number,
+        "created": manifest.created if manifest else None,
+        "model_type": manifest.model_type if manifest else None,
+        "dataset": manifest.dataset.name if manifest else None,
+        "test_accuracy": manifest.metrics.get("test_accuracy") if manifest else None,
+        "step": manifest.step if manifest else None,
+        "size_bytes": sum(file.stat().st_size for file in version.path.rglob("*") if file.is_file()),
+        "state": version.problem or ("complete" if manifest else "complete, without a manifest"),
+    }
+
+
+def _table(rows: Iterable[dict[str, Any]]) -> str:
+    """Return rows as columns, each as wide as its widest cell."""
+    cells = [list(_COLUMNS), *([_cell(name, row[name]) for name in _COLUMNS] for row in rows)]
+    cells[0] = [name.removesuffix("_bytes").replace("_", " ").upper() for name in _COLUMNS]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    )
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "-"
+    if name == "test_accuracy":
+        return f"{value:.2%}"
+    if name == "size_bytes":
+        return f"{value / 1e6:.1f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+    return str(value)
+
+
+def _outline(content: Any, depth: int = 0) -> list[str]:
+    """Return nested objects as indented lines of `key: value`."""
+    indent = "  " * depth
+    lines = []
+    for key, value in content.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", *_outline(value, depth + 1)]
+        else:
+            lines.append(f"{indent}{key}: {value if isinstance(value, str) else json.dumps(value)}")
+    return lines

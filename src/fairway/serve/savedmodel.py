@@ -1,0 +1,94 @@
+"""The fallback: a SavedModel run by TensorFlow. The only file of the server that imports it, when it must."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from fairway.errors import FairwayError, missing_extra
+from fairway.storage.exports import SAVED_MODEL
+from fairway.tfs.signatures import Signature
+from fairway.tfs.status import Code, RequestError, invalid
+
+
+class SavedModel:
+    """A SavedModel directory; TensorFlow is imported and the model loaded on first use.
+
+    Args:
+        path: The directory with `saved_model.pb`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+
+    def read_signatures(self) -> dict[str, Signature]:
+        """Return the signatures as the file has them.
+
+        Raises:
+            FairwayError: TensorFlow is not installed, or the file cannot be read.
+        """
+        self.load()
+        from tensorflow.core.protobuf import saved_model_pb2
+
+        message = saved_model_pb2.SavedModel.FromString((self._path / SAVED_MODEL).read_bytes())
+        definitions = message.meta_graphs[0].signature_def
+        return {name: Signature.from_proto(definitions[name]) for name in sorted(self._model.signatures)}
+
+    def load(self) -> None:
+        """Load the model, if it is not loaded yet; takes seconds.
+
+        Raises:
+            FairwayError: TensorFlow is not installed, or the model is damaged.
+        """
+        with self._lock:
+            _ = self._model
+
+    def run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the outputs of a signature, by name.
+
+        Raises:
+            RequestError: the model cannot compute these inputs, or has no such signature.
+            FairwayError: as `load`.
+        """
+        self.load()
+        tf = _tensorflow()
+        function = self._model.signatures.get(name)
+        if function is None:
+            raise RequestError(Code.INTERNAL, f"the SavedModel does not have the signature {name}")
+        try:
+            outputs = function(**{key: tf.constant(array) for key, array in inputs.items()})
+        except (tf.errors.InvalidArgumentError, ValueError, TypeError) as err:
+            raise invalid(f"the model cannot compute this input: {_reason(err)}") from err
+        except tf.errors.OpError as err:
+            raise RequestError(Code.INTERNAL, f"the model failed: {_reason(err)}") from err
+        return {key: value.numpy() for key, value in outputs.items()}
+
+    @cached_property
+    def _model(self) -> Any:
+        tf = _tensorflow()
+        try:
+            return tf.saved_model.load(str(self._path))
+        except Exception as err:  # TensorFlow raises a dozen types here
+            raise FairwayError(f"TensorFlow cannot load the SavedModel: {_reason(err)}") from err
+
+
+def _tensorflow() -> Any:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its C++ log would drown ours
+    try:
+        import tensorflow
+    except ImportError as err:
+        raise missing_extra("TensorFlow", "train", "This model or signature") from err
+    return tensorflow
+
+
+def _reason(err: Exception) -> str:
+    """Return the line of a TensorFlow error that says what is wrong, from between traces and graph nodes."""
+    lines = [line.strip() for line in str(err).splitlines()]
+    return next((line for line in reversed(lines) if line and not line.startswith("[[")), type(err).__name__)

@@ -1,0 +1,1 @@
+"""TensorFlow Serving's contract, as pure functions on plain data: paths, bodies, signatures, status codes."""

@@ -1,0 +1,138 @@
+"""Build the models that the server's tests serve: `python build_models.py DIRECTORY`.
+
+A program of its own, so that TensorFlow and its warnings stay out of the test process. It writes:
+
+    digits/            MNIST-shaped, with model.tflite and the signatures serving_default and classify_png
+    half_plus_two/     y = x / 2 + 2, with model.tflite
+    half_plus_three/   y = x / 2 + 3, likewise
+    foreign/           y = x / 2 + 2 as a SavedModel alone, as another program would write it
+    expected.npz       images, and what TensorFlow says of them
+"""
+
+# TensorFlow has no types.
+# mypy: disable-error-code="misc,untyped-decorator,no-any-return"
+
+import io
+import sys
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
+
+from fairway.storage.exports import (
+    MANIFEST,
+    SAVED_MODEL,
+    TFLITE,
+    DatasetRecord,
+    Manifest,
+    describe_files,
+)
+from fairway.storage.files import sha256
+from fairway.tfs.signatures import Signature, signatures_to_json
+
+
+class Digits(tf.Module):
+    """A convolution, a dense layer, and PNGs as a second way in."""
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        self.kernel = tf.Variable(generator.normal(size=(5, 5, 1, 4)).astype(np.float32))
+        self.dense = tf.Variable(generator.normal(size=(4 * 6 * 6, 10)).astype(np.float32) / 5)
+
+    @tf.function(input_signature=[tf.TensorSpec([None, 28, 28], tf.float32, name="x")])
+    def classify(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        features = tf.nn.relu(tf.nn.conv2d(x[..., None], self.kernel, 4, "VALID"))
+        predictions = tf.nn.softmax(tf.matmul(tf.reshape(features, [-1, 4 * 6 * 6]), self.dense))
+        return {"classes": tf.argmax(predictions, -1), "predictions": predictions}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def classify_png(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        def decode(data: tf.Tensor) -> tf.Tensor:
+            return tf.ensure_shape(tf.io.decode_png(data, channels=1)[..., 0], [28, 28])
+
+        pixels = tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec([28, 28], tf.uint8))
+        return self.classify(tf.cast(pixels, tf.float32) / 255)
+
+
+class HalfPlus(tf.Module):
+    """TensorFlow Serving's example: y = x / 2 + b."""
+
+    def __init__(self, b: float) -> None:
+        self.a = tf.Variable(0.5)
+        self.b = tf.Variable(b)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def predict(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {"y": x * self.a + self.b}
+
+
+def export(
+    module: tf.Module, signatures: dict[str, tf.types.experimental.GenericFunction], path: Path
+) -> None:
+    """Write an export as `fairway train` does: SavedModel, model.tflite and manifest."""
+    tf.saved_model.save(module, str(path), signatures=signatures)
+    loaded = tf.saved_model.load(str(path))
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [loaded.signatures["serving_default"]], loaded
+    )
+    (path / TFLITE).write_bytes(converter.convert())
+    definitions = saved_model_pb2.SavedModel.FromString((path / SAVED_MODEL).read_bytes())
+    found = definitions.meta_graphs[0].signature_def
+    manifest = Manifest(
+        workload="test",
+        model_type="tiny",
+        run=path.name,
+        step=1,
+        created="2026-01-01T00:00:00+00:00",
+        settings={},
+        dataset=DatasetRecord(
+            name="none", source="", train_images=0, test_images=0, test_name="nothing", sha256={}
+        ),
+        metrics={"test_accuracy": 0.5},
+        software={"tensorflow": tf.__version__},
+        signatures=signatures_to_json({name: Signature.from_proto(found[name]) for name in signatures}),
+        tflite={
+            "signature": "serving_default",
+            "saved_model_sha256": sha256(path / SAVED_MODEL),
+            "max_abs_difference": 0.0,
+        },
+        files=describe_files(path),
+    )
+    (path / MANIFEST).write_bytes(manifest.to_json())
+
+
+def write_expected(module: Digits, path: Path) -> None:
+    """Record what TensorFlow says of random images, and of one as a PNG."""
+    images = np.random.default_rng(1).integers(0, 256, (64, 28, 28), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(images[0]).save(file, "png")
+    answer = module.classify(tf.constant(images.astype(np.float32) / 255))
+    np.savez(
+        path,
+        images=images,
+        png=np.frombuffer(file.getvalue(), np.uint8),
+        classes=answer["classes"].numpy(),
+        predictions=answer["predictions"].numpy(),
+    )
+
+
+def main(directory: Path) -> None:
+    """Build all models."""
+    digits = Digits()
+    export(
+        digits,
+        {"serving_default": digits.classify, "classify_png": digits.classify_png},
+        directory / "digits",
+    )
+    write_expected(digits, directory / "expected.npz")
+    for name, b in (("half_plus_two", 2.0), ("half_plus_three", 3.0)):
+        half = HalfPlus(b)
+        export(half, {"serving_default": half.predict}, directory / name)
+    half = HalfPlus(2.0)
+    tf.saved_model.save(half, str(directory / "foreign"), signatures={"serving_default": half.predict})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,155 @@
+"""Real models, and real servers in processes of their own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+DEADLINE_S = 60.0
+_ANNOUNCED = re.compile(r"serving \S+ at (http://\S+)/v1/models/")
+
+
+class Server:
+    """`fairway serve` in a process, on a free port.
+
+    Args:
+        base_path: What is served.
+        launcher: Python code to run instead of the plain command.
+    """
+
+    def __init__(self, base_path: Path, name: str = "m", launcher: str = "") -> None:
+        command = ["-c", launcher] if launcher else ["-m", "fairway"]
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                *command,
+                "serve",
+                f"--model_base_path={base_path}",
+                f"--model_name={name}",
+                "--rest_api_port=0",
+                "--file_system_poll_wait_seconds=0.02",
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: list[str] = []
+        self._root = ""
+        self._listening = threading.Event()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        self.name = name
+        self.client = httpx.Client(timeout=DEADLINE_S)
+
+    @property
+    def root(self) -> str:
+        """The address, once the server has said it."""
+        assert self._listening.wait(DEADLINE_S), self.output
+        assert self._root, self.output
+        return self._root
+
+    @property
+    def model(self) -> str:
+        """The address of the model."""
+        return f"{self.root}/v1/models/{self.name}"
+
+    @property
+    def output(self) -> str:
+        """All that the server has written."""
+        return f"exit code {self.process.poll()}; output:\n" + "".join(self.lines)
+
+    def predict(self, **content: Any) -> httpx.Response:
+        """Ask for a prediction."""
+        return self.client.post(f"{self.model}:predict", json=content)
+
+    def served(self) -> int | None:
+        """Return the version that answers."""
+        version: int | None = self.client.get(f"{self.root}/readyz").json().get("version")
+        return version
+
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is so; fail with the server's output if it never is."""
+        end = time.monotonic() + DEADLINE_S
+        while not condition():
+            assert time.monotonic() < end, self.output
+            assert self.process.poll() is None, self.output
+            time.sleep(0.01)
+
+    def wait_for_version(self, number: int | None) -> None:
+        """Wait until a version serves; `None`: until nothing does."""
+        self.wait_for(lambda: self.served() == number)
+
+    def stop(self) -> int:
+        """End the server and return its exit code."""
+        self.client.close()
+        self.process.terminate()
+        try:
+            return self.process.wait(DEADLINE_S)
+        finally:
+            self.process.kill()
+            self._reader.join()
+            assert self.process.stderr
+            self.process.stderr.close()
+
+    def _read(self) -> None:
+        assert self.process.stderr
+        for line in self.process.stderr:
+            self.lines.append(line)
+            if match := _ANNOUNCED.search(line):
+                self._root = match[1]
+                self._listening.set()
+        self._listening.set()
+
+
+@pytest.fixture(scope="session")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory that `build_models.py` fills."""
+    directory = tmp_path_factory.mktemp("models")
+    program = Path(__file__).with_name("build_models.py")
+    built = subprocess.run([sys.executable, str(program), str(directory)], capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return directory
+
+
+@pytest.fixture(scope="session")
+def expected(models: Path) -> dict[str, np.ndarray[Any, Any]]:
+    """Images, and what TensorFlow says of them."""
+    with np.load(models / "expected.npz") as content:
+        return dict(content)
+
+
+@pytest.fixture
+def publish(models: Path, tmp_path: Path) -> Callable[[str, int], Path]:
+    """Copy a model to the base path under a version number, whole at once."""
+
+    def publish(model: str, number: int) -> Path:
+        target = tmp_path / "export" / str(number)
+        target.parent.mkdir(exist_ok=True)
+        shutil.copytree(models / model, tmp_path / "new")
+        return (tmp_path / "new").rename(target)
+
+    return publish
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
+    """Start servers; they must end with exit code 0."""
+    servers: list[Server] = []
+
+    def serve(**options: Any) -> Server:
+        servers.append(Server(tmp_path / "export", **options))
+        return servers[-1]
+
+    yield serve
+    codes = [server.stop() for server in servers]
+    assert codes == [0] * len(servers), "\n".join(server.output for server in servers)

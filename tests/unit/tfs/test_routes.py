@@ -1,0 +1,76 @@
+"""Which paths mean what."""
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fairway.tfs.routes import Route, parse_route
+from fairway.tfs.status import Code, RequestError
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/v1/models/m:predict", Route("predict", "m", None)),
+        ("POST", "/v1/models/m/versions/12:predict", Route("predict", "m", 12)),
+        ("POST", "/V1/Models/m:PREDICT", Route("predict", "m", None)),
+        ("GET", "/v1/models/m", Route("status", "m", None)),
+        ("GET", "/v1/models/m/versions/0", Route("status", "m", 0)),
+        ("GET", "/v1/models/m/metadata", Route("metadata", "m", None)),
+        ("GET", "/v1/models/m/versions/3/metadata", Route("metadata", "m", 3)),
+        ("GET", "/v1/models/m%C3%BCnchen", Route("status", "münchen", None)),
+        ("GET", "/v1/models/..%2F..%2Fetc%2Fpasswd", Route("status", "../../etc/passwd", None)),
+        ("GET", "/v1/models/%ff", Route("status", "\ufffd", None)),
+    ],
+)
+def test_paths_that_mean_something(method: str, path: str, route: Route) -> None:
+    assert parse_route(method, path) == route
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/models/m:predict"),
+        ("POST", "/v1/models/m"),
+        ("DELETE", "/v1/models/m"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/models/"),
+        ("GET", "/v1/models/a/b"),
+        ("GET", "/v1/models/../m"),
+        ("POST", "/v1/models/m/versions/-1:predict"),
+        ("POST", "/v1/models/m/versions/latest:predict"),
+        ("POST", "/v1/models/m:explain"),
+        ("POST", "/v1/models/m:predict/"),
+    ],
+)
+def test_what_tensorflow_serving_calls_malformed(method: str, path: str) -> None:
+    with pytest.raises(RequestError, match="Malformed request: ") as caught:
+        parse_route(method, path)
+
+    assert caught.value.code is Code.INVALID_ARGUMENT
+
+
+@pytest.mark.parametrize("digits", ["9" * 19, "9" * 5000])
+def test_a_version_beyond_64_bits(digits: str) -> None:
+    with pytest.raises(RequestError, match="Failed to convert version: 9+ to numeric"):
+        parse_route("GET", f"/v1/models/m/versions/{digits}")
+
+
+def test_other_paths_are_not_found() -> None:
+    with pytest.raises(RequestError) as caught:
+        parse_route("GET", "/favicon.ico")
+
+    assert caught.value.code is Code.NOT_FOUND
+
+
+def test_how_a_servable_is_named() -> None:
+    assert Route("predict", "m", None).servable_text() == "Latest(m)"
+    assert Route("predict", "m", 2).servable_text() == "Specific(m, 2)"
+
+
+@given(st.sampled_from(["GET", "POST", "PUT"]), st.text())
+def test_no_path_is_too_strange(method: str, rest: str) -> None:
+    with suppress(RequestError):
+        assert parse_route(method, f"/v1/models/{rest}").model
