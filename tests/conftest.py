@@ -9,6 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A busy machine is slow, which is no fault of what is tested.
+settings.register_profile("fairway", deadline=None)
+settings.load_profile("fairway")
 
 ROOT = Path(__file__).parents[1]
 

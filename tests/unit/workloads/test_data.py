@@ -47,10 +47,10 @@ def test_genuine_files_from_a_directory(mnist_dir: Path) -> None:
 
 def test_genuine_pixels_count_whatever_the_container(mnist_dir: Path, tmp_path: Path) -> None:
     dataset = data.load(DataSettings(data_dir=str(mnist_dir)))
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for part, split in (("train", dataset.train), ("test", dataset.test)):
         arrays |= {f"x_{part}": split.images, f"y_{part}": split.labels.astype(np.uint8)}
-    np.savez(tmp_path / "mnist.npz", **arrays)
+    np.savez(tmp_path / "mnist.npz", allow_pickle=False, **arrays)
     again = data.load(DataSettings(data_dir=str(tmp_path), dataset="mnist"))
     np.testing.assert_array_equal(again.test.images, dataset.test.images)
     assert list(again.sha256) == ["mnist.npz"]
