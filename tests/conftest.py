@@ -71,3 +71,14 @@ def trained_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=280,
     )
     return home / "mnist" / "export"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden", action="store_true", help="write golden files anew instead of comparing"
+    )
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--update-golden"))

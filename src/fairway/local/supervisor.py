@@ -126,7 +126,7 @@ class Supervisor:
         while process.stdout and (line := await process.stdout.readline()):
             text = line.decode(errors="replace").rstrip()
             if text:
-                last_words = text
+                last_words = text.strip()
                 sys.stderr.write(f"{prefix}{text}\n")
         return last_words
 
