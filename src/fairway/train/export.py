@@ -52,7 +52,7 @@ PARITY_IMAGES = 256
 def servable_model(workload: Workload, settings: TrainSettings, trained: keras.Model) -> keras.Model:
     """Return a float32 copy of a model that may have been trained with bfloat16 arithmetic."""
     with use_precision("float32"):
-        model = workload.build_model(settings.model_type, settings.seed)
+        model = workload.build_model(settings.model_type)
     model.set_weights(trained.get_weights())
     return model
 

@@ -13,13 +13,20 @@ from fairway.config import TrainSettings
 from fairway.train.precision import use_precision
 from fairway.workloads.base import Split, Workload
 
-WEIGHT_DECAY = 0.01
-WARM_UP = 0.25
+# Chosen on 10,000 images split off the training set, with the network of workloads/mnist/model.py.
+WEIGHT_DECAY = 0.05
+LABEL_SMOOTHING = 0.1
+"""Share of the target that is spread over all classes: 0.2 points of accuracy after one epoch."""
+WARM_UP = 0.3
 """Share of the steps in which the learning rate rises to its peak."""
 
 
 class Progressed(NamedTuple):
-    """What some steps did: mean loss (nats) and accuracy (0..1) over their images, last learning rate."""
+    """What some steps did: means over their images, and the last learning rate.
+
+    The loss is the cross-entropy in nats, without the label smoothing that the training adds to it.
+    The accuracy is a share, 0..1.
+    """
 
     loss: float
     accuracy: float
@@ -37,9 +44,11 @@ class Trainer:
 
     def __init__(self, workload: Workload, settings: TrainSettings, split: Split) -> None:
         self._workload, self._settings = workload, settings
+        keras.utils.set_random_seed(settings.seed)
         with use_precision(settings.precision):
-            self.model = workload.build_model(settings.model_type, settings.seed)
+            self.model = workload.build_model(settings.model_type)
         self.optimizer = keras.optimizers.AdamW(settings.learning_rate, weight_decay=WEIGHT_DECAY)
+        self.optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta"])
         self.optimizer.build(self.model.trainable_variables)
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.seconds = tf.Variable(0.0, dtype=tf.float64, trainable=False, name="seconds")
@@ -65,25 +74,31 @@ class Trainer:
         images = tf.cast(tf.gather(self._images, numbers), tf.float32) / 255
         labels = tf.gather(self._labels, numbers)
         if self._settings.augment:
-            images = self._workload.augment(
-                images, tf.stack([self._settings.seed, tf.cast(self.step, tf.int32)])
-            )
+            images = self._workload.augment(images, self._step_seed())
         with tf.GradientTape() as tape:
             logits = self.model(images, training=True)
-            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+            loss = _cross_entropy(labels, logits, LABEL_SMOOTHING)
         variables = self.model.trainable_variables
         self.optimizer.learning_rate.assign(self._learning_rate())
         self.optimizer.apply(tape.gradient(loss, variables), variables)
         self.step.assign_add(1)
         right = tf.reduce_mean(tf.cast(tf.argmax(logits, axis=-1) == labels, tf.float32))
-        return loss, right
+        return _cross_entropy(labels, logits, 0.0), right
+
+    def _step_seed(self) -> tf.Tensor:
+        return tf.stack([self._settings.seed, tf.cast(self.step, tf.int32)])
 
     def _learning_rate(self) -> tf.Tensor:
-        """One cycle: up to the peak in a straight line, down to zero along a cosine.
+        """One cycle: in straight lines from 4 % of the peak up to it, and down to zero.
 
         Source: L. Smith, N. Topin, "Super-Convergence" (2018), https://arxiv.org/abs/1708.07120
         """
         done = tf.cast(self.step, tf.float32) / float(self._settings.train_steps or 1)
-        rise = (done + 1e-3) / WARM_UP
-        fall = 0.5 * (1 + tf.cos(np.pi * (done - WARM_UP) / (1 - WARM_UP)))
-        return self._settings.learning_rate * tf.where(done < WARM_UP, rise, fall)
+        rise, fall = 0.04 + 0.96 * done / WARM_UP, (1 - done) / (1 - WARM_UP)
+        return self._settings.learning_rate * tf.minimum(rise, fall)
+
+
+def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor, smoothing: float) -> tf.Tensor:
+    classes = logits.shape[-1]
+    targets = tf.one_hot(labels, classes) * (1 - smoothing) + smoothing / classes
+    return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))

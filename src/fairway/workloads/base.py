@@ -95,8 +95,8 @@ class Workload(Protocol):
     def recipe(self, settings: TrainSettings, dataset: Dataset) -> Recipe:
         """Return how the chosen model type is best trained on this data."""
 
-    def build_model(self, model_type: str, seed: int) -> keras.Model:
-        """Return a new model: float32 [N, height, width] in 0..1 -> logits float32 [N, classes]."""
+    def build_model(self, model_type: str) -> keras.Model:
+        """Return a new model, float32 [N, height, width] in 0..1 -> logits float32 [N, classes]."""
 
     def augment(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return a random variation of images, float32 [N, height, width]; same seed, same variation.

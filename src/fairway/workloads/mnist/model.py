@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import keras
 import tensorflow as tf
 from keras import layers
@@ -10,44 +12,44 @@ from fairway.workloads.base import Endpoint
 
 SIDE = 28
 CLASSES = 10
+# How far `augment` goes: radians, share of the width per height, log of the factor, pixels.
+MAX_TURN, MAX_SHEAR, MAX_SCALE, MAX_SHIFT = math.radians(10), 0.1, 0.1, 2.0
 
 
-def build_cnn(seed: int) -> keras.Model:
+def build_cnn() -> keras.Model:
     """Return a small convolutional network: float32 [N, 28, 28] in 0..1 -> logits float32 [N, 10].
 
-    Its first layer turns blocks of 2x2 pixels into channels, so that all convolutions work on 14x14 and
-    less: 5 to 10 times less work than the usual network on 28x28, at the same accuracy.
+    It costs a tenth of the usual network on 28x28 at the same accuracy: blocks of 2x2 pixels become
+    channels first, pooling comes before normalisation, which then works on a quarter of the values, and the
+    last, widest convolution leaves out the border.
     """
-    seeds = keras.random.SeedGenerator(seed)
-
-    def convolve(x: keras.KerasTensor, filters: int) -> keras.KerasTensor:
-        initializer = keras.initializers.HeNormal(seed=seeds)
-        x = layers.Conv2D(filters, 3, padding="same", use_bias=False, kernel_initializer=initializer)(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)
-        return layers.ReLU()(x)
-
     image = keras.Input((SIDE, SIDE), name="x")
     x = layers.Reshape((SIDE // 2, 2, SIDE // 2, 2))(image)
     x = layers.Permute((1, 3, 2, 4))(x)
     x = layers.Reshape((SIDE // 2, SIDE // 2, 4))(x)
-    x = convolve(x, 32)
-    x = layers.MaxPooling2D(2)(x)
-    x = convolve(x, 64)
-    x = convolve(x, 64)
-    x = layers.MaxPooling2D(2)(x)
+    x = _convolve(x, 32, pool=2)  # 7 x 7
+    x = _convolve(x, 64)
+    x = _convolve(x, 128, pool=3, padding="valid")  # 2 x 2
     x = layers.Flatten()(x)
-    initializer = keras.initializers.GlorotUniform(seed=seeds)
-    logits = layers.Dense(CLASSES, dtype="float32", kernel_initializer=initializer, name="logits")(x)
-    return keras.Model(image, logits, name="cnn")
+    return keras.Model(image, layers.Dense(CLASSES, dtype="float32", name="logits")(x), name="cnn")
 
 
-def build_linear(seed: int) -> keras.Model:
+def build_linear() -> keras.Model:
     """Return softmax regression: float32 [N, 28, 28] in 0..1 -> logits float32 [N, 10]."""
     image = keras.Input((SIDE, SIDE), name="x")
     x = layers.Flatten()(image)
-    initializer = keras.initializers.GlorotUniform(seed=seed)
-    logits = layers.Dense(CLASSES, dtype="float32", kernel_initializer=initializer, name="logits")(x)
-    return keras.Model(image, logits, name="linear")
+    return keras.Model(image, layers.Dense(CLASSES, dtype="float32", name="logits")(x), name="linear")
+
+
+def _convolve(
+    x: keras.KerasTensor, filters: int, *, pool: int | None = None, padding: str = "same"
+) -> keras.KerasTensor:
+    x = layers.Conv2D(filters, 3, padding=padding, use_bias=False)(x)
+    if pool:
+        x = layers.MaxPooling2D(pool, strides=2)(x)
+    # Keras's momentum of 0.99 would still remember the first steps after one epoch.
+    x = layers.BatchNormalization(momentum=0.9)(x)
+    return layers.ReLU()(x)
 
 
 BUILDERS = {"cnn": build_cnn, "linear": build_linear}
@@ -63,20 +65,17 @@ def augment(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [N, 28, 28], the same digits as somebody else might have written them.
     """
-    count = tf.shape(images)[0]
-
-    def draw(index: int, limit: float) -> tf.Tensor:
-        return tf.random.stateless_uniform([count], seed + tf.constant((0, index)), -limit, limit)
-
-    angle, shear = draw(0, 10 * 3.14159 / 180), draw(1, 0.1)
-    scale_x, scale_y = 1 + draw(2, 0.1), 1 + draw(3, 0.1)
+    draws = tf.random.stateless_uniform([tf.shape(images)[0], 6], seed, -1.0, 1.0)
+    turn, wide, high, lean, right, down = tf.unstack(draws, axis=1)
+    angle, shear = turn * MAX_TURN, lean * MAX_SHEAR
+    width, height = tf.exp(wide * MAX_SCALE), tf.exp(high * MAX_SCALE)
     cos, sin = tf.cos(angle), tf.sin(angle)
     # Each output pixel (x, y) is read at (a x + b y + c, d x + e y + f), about the centre of the image.
-    a, b = cos * scale_x, (shear - sin) * scale_x
-    d, e = sin * scale_y, cos * scale_y
+    a, b = cos * width, (cos * shear - sin) * height
+    d, e = sin * width, (sin * shear + cos) * height
     centre = (SIDE - 1) / 2
-    c = centre - (a + b) * centre + draw(4, 2.0)
-    f = centre - (d + e) * centre + draw(5, 2.0)
+    c = centre * (1 - a - b) + right * MAX_SHIFT
+    f = centre * (1 - d - e) + down * MAX_SHIFT
     zero = tf.zeros_like(a)
     return tf.raw_ops.ImageProjectiveTransformV3(
         images=images[..., None],

@@ -32,11 +32,11 @@ class Mnist:
             return Recipe(train_steps=(40 if small else 5) * epoch, learning_rate=0.005, augment=False)
         return Recipe(train_steps=(16 if small else 1) * epoch, learning_rate=0.02, augment=small)
 
-    def build_model(self, model_type: str, seed: int) -> keras.Model:
+    def build_model(self, model_type: str) -> keras.Model:
         """Return a new model of type `cnn` or `linear`."""
         from fairway.workloads.mnist import model
 
-        return model.BUILDERS[model_type](seed)
+        return model.BUILDERS[model_type]()
 
     def augment(self, images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
         """Return a random variation of the images."""
