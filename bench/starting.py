@@ -14,7 +14,7 @@ import httpx
 
 from bench.report import Figure
 from bench.runs import environment, fill_cache
-from fairway.local.ports import claim_port
+from fairway.net.ports import claim_port
 
 HELP_RUNS = 15
 UP_RUNS = 3

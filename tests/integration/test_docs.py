@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.local.ports import claim_port
+from fairway.net.ports import claim_port
 from tests.conftest import ROOT
 
 PAGES = sorted((ROOT / "docs" / "tutorial").glob("*.md"))

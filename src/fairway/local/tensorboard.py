@@ -10,7 +10,7 @@ import types
 
 from fairway.config import TensorBoardSettings
 from fairway.errors import FairwayError, missing_extra
-from fairway.local.ports import claim_port
+from fairway.net.ports import claim_port
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import httpx
 
 from fairway.config import TrainSettings, UpSettings, as_flags
-from fairway.local.ports import claim_port
 from fairway.local.supervisor import Part, Supervisor
+from fairway.net.ports import claim_port, reachable
 from fairway.storage.exports import list_versions
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def build_parts(train: TrainSettings, settings: UpSettings) -> list[Part]:
         return Part(name, (sys.executable, "-m", "fairway", *words), once=once)
 
     host = ("--host", settings.host)
-    server = f"{_reachable(settings.host)}:{settings.rest_api_port}"
+    server = f"{reachable(settings.host)}:{settings.rest_api_port}"
     return [
         part("train", "train", *as_flags(train, *TRAIN_FLAGS), once=True),
         part(
@@ -117,7 +117,7 @@ def build_parts(train: TrainSettings, settings: UpSettings) -> list[Part]:
 
 def links(settings: UpSettings) -> list[Link]:
     """Return what `up` shows, and how to see that it works."""
-    host = _reachable(settings.host)
+    host = reachable(settings.host)
     web, board = f"http://{host}:{settings.web_port}/", f"http://{host}:{settings.tensorboard_port}/"
     server = f"http://{host}:{settings.rest_api_port}"
     return [
@@ -125,10 +125,6 @@ def links(settings: UpSettings) -> list[Link]:
         Link("TensorBoard", board, board),
         Link("Model server", f"{server}/v1/models/{MODEL}", f"{server}/readyz"),
     ]
-
-
-def _reachable(host: str) -> str:
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)
 
 
 async def _show_links(shown: list[Link]) -> None:

@@ -34,10 +34,10 @@ from fairway.storage.exports import (
     read_version,
 )
 from fairway.storage.files import publish_directory, scratch_directory, sha256, storage_errors
+from fairway.storage.model_dir import METRICS
 from fairway.tfs.signatures import DEFAULT_SIGNATURE, Signature, signatures_to_json
 from fairway.train.checkpoints import write_errors
 from fairway.train.evaluate import Evaluation
-from fairway.train.model_dir import METRICS, record_dataset
 from fairway.train.precision import use_precision
 from fairway.train.warmup import write_warmup
 from fairway.workloads.base import Dataset, Endpoint, Workload
@@ -101,7 +101,7 @@ def export_model(
             step=step,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             settings=asdict(settings),
-            dataset=record_dataset(dataset),
+            dataset=dataset.record(),
             metrics={
                 "test_accuracy": evaluation.accuracy,
                 "test_loss": evaluation.loss,

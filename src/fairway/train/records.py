@@ -16,10 +16,10 @@ from typing import Self
 import tensorflow as tf
 
 from fairway.storage.files import storage_errors, write_atomic
+from fairway.storage.model_dir import EVENTS, METRICS
 from fairway.train.checkpoints import write_errors
 from fairway.train.evaluate import Evaluation
 from fairway.train.loop import Progressed
-from fairway.train.model_dir import EVENTS, METRICS
 from fairway.train.pictures import draw_confusion, draw_mistakes
 from fairway.workloads.base import Split
 

@@ -13,7 +13,7 @@ from fairway.errors import UsageError
 from fairway.quiet import without_notices
 from fairway.storage.exports import Version
 from fairway.storage.files import lock_directory, make_directory
-from fairway.train.model_dir import read_config, record_dataset, write_config
+from fairway.storage.model_dir import read_config, write_config
 from fairway.train.precision import best_precision
 from fairway.workloads.base import Dataset, Workload
 
@@ -82,6 +82,6 @@ def _join_run(workload: Workload, settings: TrainSettings, dataset: Dataset) -> 
                 )
     run = earlier["run"] if earlier else uuid.uuid4().hex
     config: dict[str, Any] = {"run": run, "train_steps": settings.train_steps}
-    config |= now | {"dataset": asdict(record_dataset(dataset)), "settings": asdict(settings)}
+    config |= now | {"dataset": asdict(dataset.record()), "settings": asdict(settings)}
     write_config(model_dir, config)
     return str(run)

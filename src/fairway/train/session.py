@@ -15,13 +15,13 @@ from fairway.config import TrainSettings
 from fairway.errors import FairwayError
 from fairway.progress import Progress
 from fairway.storage.exports import Version, list_versions
+from fairway.storage.model_dir import CHECKPOINTS
 from fairway.tfs.signatures import DEFAULT_SIGNATURE
 from fairway.train.batches import BatchOrder
 from fairway.train.checkpoints import Checkpoints
 from fairway.train.evaluate import evaluate
 from fairway.train.export import export_model, servable_model
 from fairway.train.loop import Trainer
-from fairway.train.model_dir import CHECKPOINTS
 from fairway.train.records import Records
 from fairway.workloads.base import Dataset, Workload
 

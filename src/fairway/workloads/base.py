@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.config import DatasetName, TrainSettings
+from fairway.storage.exports import DatasetRecord
 
 if TYPE_CHECKING:
     import keras
@@ -54,6 +55,17 @@ class Dataset:
     sha256: dict[str, str]
     train: Split
     test: Split
+
+    def record(self) -> DatasetRecord:
+        """Return what `config.json` and a version's manifest say of the data."""
+        return DatasetRecord(
+            name=self.name,
+            source=self.source,
+            train_images=len(self.train),
+            test_images=len(self.test),
+            test_name=self.test.name,
+            sha256=self.sha256,
+        )
 
 
 @dataclass(frozen=True)

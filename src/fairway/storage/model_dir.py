@@ -1,4 +1,10 @@
-"""The files of a model directory that others read: `config.json` and `metrics.jsonl`."""
+"""The layout of a model directory: what a training leaves, and its watchers read.
+
+<model>/config.json      what is trained: run, train_steps, model_type, dataset, settings
+<model>/metrics.jsonl    a JSON object per line, see `train.records`
+<model>/events/          TensorBoard's
+<model>/checkpoints/
+"""
 
 from __future__ import annotations
 
@@ -7,26 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from fairway.errors import StorageError
-from fairway.storage.exports import DatasetRecord
 from fairway.storage.files import storage_errors, write_atomic
-from fairway.workloads.base import Dataset
 
 METRICS = "metrics.jsonl"
 CONFIG = "config.json"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
-
-
-def record_dataset(dataset: Dataset) -> DatasetRecord:
-    """Return what `config.json` and a version's manifest say of the data."""
-    return DatasetRecord(
-        name=dataset.name,
-        source=dataset.source,
-        train_images=len(dataset.train),
-        test_images=len(dataset.test),
-        test_name=dataset.test.name,
-        sha256=dataset.sha256,
-    )
 
 
 def write_config(model_dir: Path, config: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import socket
 import pytest
 
 from fairway.errors import FairwayError
-from fairway.local.ports import claim_port
+from fairway.net.ports import claim_port
 
 
 def test_free_port_is_returned_and_zero_gives_one() -> None:

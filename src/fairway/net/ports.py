@@ -1,0 +1,84 @@
+"""Ports of this machine: take one, or say who holds it."""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import psutil
+
+from fairway.errors import FairwayError
+
+BACKLOG = 2048
+
+
+def listen(host: str, port: int, flag: str) -> socket.socket:
+    """Return a socket that listens.
+
+    Args:
+        host: Address or name to listen on.
+        port: Port; 0 takes a free one.
+        flag: The flag that sets the port, for the message.
+
+    Raises:
+        FairwayError: the port is taken or forbidden, or the address is not this machine's. The message
+            names the process that holds the port, where the system tells.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except OSError as err:
+        raise FairwayError(f"cannot listen on host {host}: {err.strerror}", hint="Set --host.") from err
+    listener = socket.socket(family, kind, protocol)
+    try:
+        # A port on which closed connections still linger counts as free.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as err:
+        listener.close()
+        raise _explain(err, host, port, flag) from err
+    return listener
+
+
+def claim_port(host: str, port: int, flag: str) -> int:
+    """Return the port if it can be listened on, and a free one for 0.
+
+    Raises:
+        FairwayError: as `listen` does.
+    """
+    with listen(host, port, flag) as listener:
+        return int(listener.getsockname()[1])
+
+
+def reachable(host: str) -> str:
+    """Return the host under which a server that listens on `host` is reached from here, as URLs have it."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]" if ":" in host else host
+
+
+def _explain(err: OSError, host: str, port: int, flag: str) -> FairwayError:
+    if err.errno == errno.EADDRINUSE:
+        return FairwayError(
+            f"port {port} on {host} is taken{_by_whom(port)}",
+            hint=f"End that process, or choose another port with {flag} (0 takes a free one).",
+        )
+    if err.errno == errno.EACCES:
+        return FairwayError(
+            f"port {port} may not be used by this user", hint=f"Choose one above 1023 with {flag}."
+        )
+    return FairwayError(f"cannot listen on {host}:{port}: {err.strerror}", hint=f"Set --host and {flag}.")
+
+
+def _by_whom(port: int) -> str:
+    try:
+        for connection in psutil.net_connections("tcp"):
+            listening = connection.status == psutil.CONN_LISTEN
+            if listening and getattr(connection.laddr, "port", 0) == port and connection.pid:
+                process = psutil.Process(connection.pid)
+                words = " ".join(process.cmdline())[:80]
+                return f" by process {connection.pid} ({words or process.name()})"
+    except psutil.Error:
+        pass  # another user's process: the system does not tell
+    return ""
