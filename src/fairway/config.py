@@ -2,7 +2,7 @@
 
 The field `train_steps` is the flag `--train-steps` (or `--train_steps`) and the environment variable
 `TF_TRAIN_STEPS`, the names of Kubeflow's MNIST tutorial. A flag wins over the environment, the
-environment over the default. The text under a field is its help.
+environment over the default. The text under a field is its help: one line, as the help wraps it itself.
 """
 
 from __future__ import annotations
@@ -105,12 +105,10 @@ class DataSettings(Settings):
     """Where the digits come from."""
 
     dataset: DatasetName = "auto"
-    """`mnist`: the full set, from the data directory, the cache or a download, checked to be genuine.
-    `embedded`: the 5,000 digits of an installed package. `auto`: `mnist` if it can be had, else `embedded`.
-    `custom`: whatever images of MNIST's format lie in the data directory."""
+    """mnist: all of it, genuine. embedded: 5,000 digits of it. auto: what can be had. custom: your own."""
 
     data_dir: str | None = None
-    """Directory with the four IDX files (gzipped or not) or Keras's mnist.npz. Default: the user's cache."""
+    """Directory with the four IDX files, gzipped or not, or Keras's mnist.npz. Default: the user's cache."""
 
     data_url: Annotated[str | None, Parameter(env_var="FAIRWAY_DATA_URL")] = None
     """Address under which the four gzipped IDX files can be downloaded. Default: a list of mirrors."""
@@ -122,11 +120,10 @@ class TrainSettings(DataSettings):
     """What is trained, on what, for how long, and where the results go."""
 
     model_type: Literal["cnn", "linear"] = "cnn"
-    """`cnn`: a small convolutional network. `linear`: softmax regression."""
+    """cnn: a small convolutional network. linear: softmax regression."""
 
     train_steps: Annotated[Count | None, Range(minimum=1)] = None
-    """Steps (batches) to train for in all, those of an interrupted run included. Default: the recipe's,
-    one epoch of the full set."""
+    """Steps to train for in all, those of an interrupted run included. Default: the recipe's."""
 
     batch_size: Annotated[Count, Range(minimum=1)] = 128
     """Images per step."""
@@ -138,7 +135,7 @@ class TrainSettings(DataSettings):
     """Shift, turn, scale and shear the training images a little. Default: only for the embedded digits."""
 
     precision: Precision = "auto"
-    """Arithmetic of the training step. `auto`: bfloat16 where the processor has it. Exports are float32."""
+    """Arithmetic of the training step. auto: bfloat16 where the processor has it. Exports are float32."""
 
     seed: Annotated[Count, Range(minimum=0, maximum=2**31 - 1)] = 0
     """Seed of the weights, the order of the images and the augmentation."""

@@ -6,13 +6,15 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from fairway.config import ModelsSettings
 from fairway.errors import StorageError
-from fairway.storage.exports import Version, damaged_files, find_version, list_versions
+
+if TYPE_CHECKING:
+    from fairway.storage.exports import Version
 
 app = App(
     name="models",
@@ -34,6 +36,8 @@ def list_(settings: ModelsSettings = ModelsSettings()) -> None:  # noqa: B008 - 
         fairway models list
         fairway models list --export-dir linear/export -o json
     """
+    from fairway.storage.exports import list_versions
+
     rows = [_summary(version) for version in list_versions(Path(settings.export_dir))]
     if settings.output == "json":
         print(json.dumps(rows, indent=2))
@@ -56,6 +60,8 @@ def show(
         fairway models show
         fairway models show 1767225600 -o json
     """
+    from fairway.storage.exports import damaged_files, find_version
+
     found = find_version(Path(settings.export_dir), number)
     damaged = damaged_files(found)
     record: dict[str, Any] = {"version": found.number, "path": str(found.path), "damaged": damaged}
