@@ -36,7 +36,7 @@ bench: .venv/.ready-dev  ## Measure what the README states; takes about 20 minut
 	$(BIN)/python -m bench
 
 screenshots: .venv/.ready-dev browser  ## Take the pictures under docs/images anew.
-	$(BIN)/pytest tests/browser --screenshots docs/images
+	$(BIN)/pytest tests/browser -k screenshots --screenshots docs/images
 
 clean:  ## Remove what the targets made.
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

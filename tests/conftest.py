@@ -60,11 +60,19 @@ def mnist_dir() -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_export(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The export directory of a real training on the embedded digits; its model directory lies beside it."""
+def data_flags(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """The data that `trained_export` is trained on: the embedded digits; for pictures, all of MNIST."""
+    if request.config.getoption("--screenshots", default=None):
+        return ("--dataset", "mnist", "--data-dir", str(request.getfixturevalue("mnist_dir")))
+    return ("--dataset", "embedded")
+
+
+@pytest.fixture(scope="session")
+def trained_export(tmp_path_factory: pytest.TempPathFactory, data_flags: tuple[str, ...]) -> Path:
+    """The export directory of a real training; its model directory lies beside it."""
     home = tmp_path_factory.mktemp("trained")
     subprocess.run(
-        [sys.executable, "-m", "fairway", "train", "--dataset", "embedded"],
+        [sys.executable, "-m", "fairway", "train", *data_flags],
         cwd=home,
         env=clean_environment(home / "cache"),
         check=True,

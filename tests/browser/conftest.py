@@ -94,10 +94,10 @@ def start_server() -> Iterator[StartServer]:
 
 
 @pytest.fixture(scope="package")
-def web_address(served_model: str, trained_export: Path) -> Iterator[str]:
+def web_address(served_model: str, trained_export: Path, data_flags: tuple[str, ...]) -> Iterator[str]:
     """The address of a web UI before the served model."""
     model, export = str(trained_export.parent / "model"), str(trained_export)
-    words = ("--server", served_model, "--dataset", "embedded", "--model-dir", model, "--export-dir", export)
+    words = ("--server", served_model, *data_flags, "--model-dir", model, "--export-dir", export)
     with running("web", "--port", "0", *words) as address:
         yield address
 

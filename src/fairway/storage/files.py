@@ -16,6 +16,7 @@ from fairway.errors import StorageError
 
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "Free some space, then run the same command again."),
+    errno.EFBIG: ("a file would grow beyond the limit", "Raise the limit (ulimit -f), then run it again."),
     errno.EDQUOT: ("the disk quota is used up", "Free some space, then run the same command again."),
     errno.EACCES: ("permission denied", "Choose another directory, or change its owner or mode."),
     errno.EPERM: ("permission denied", "Choose another directory, or change its owner or mode."),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
 
-from fairway.errors import FairwayError, StorageError
-from fairway.storage.files import make_directory
+from fairway.errors import FairwayError
+from fairway.storage.files import make_directory, storage_errors
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,8 @@ class Checkpoints:
 
     def __init__(self, directory: Path, **state: object) -> None:
         make_directory(directory)
+        for unfinished in directory.glob("ckpt-*_temp"):
+            shutil.rmtree(unfinished, ignore_errors=True)  # left by a kill
         self._directory = directory
         self._checkpoint = tf.train.Checkpoint(**state)
 
@@ -86,12 +91,11 @@ class Checkpoints:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Turn TensorFlow's errors on writing into a `StorageError`."""
-    try:
-        yield
-    except (tf.errors.OpError, OSError) as err:
-        why = str(getattr(err, "message", err)).splitlines()[0]
-        raise StorageError(
-            f"cannot write to {path}: {why}",
-            hint="Free some space or mend the directory; the same command then resumes.",
-        ) from err
+    """Turn errors of the block, TensorFlow's included, into a `StorageError` about a path."""
+    with storage_errors("write to", path):
+        try:
+            yield
+        except tf.errors.OpError as err:
+            # TensorFlow keeps no error number, only the system's words in the midst of its own.
+            number = next((number for number in errno.errorcode if os.strerror(number) in err.message), 0)
+            raise OSError(number, err.message.splitlines()[0]) from err
