@@ -63,7 +63,7 @@ browser: .venv/.ready-dev
 
 # Pinned and hashed for Python 3.11 to 3.13 on Linux and macOS, without addresses of package indexes.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header --no-annotate
+	--no-emit-index-url --no-header --no-annotate -c requirements/constraints.txt
 lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
 	$(BIN)/python -m pip --quiet install uv
 	$(COMPILE) pyproject.toml --extra train --group build -o requirements/train.lock --upgrade
