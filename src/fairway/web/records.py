@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 from fairway.storage.exports import CURVES, Manifest, read_version
@@ -145,7 +145,7 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "created": manifest.created,
         "dataset": {
             "name": dataset.name,
-            "source": dataset.source,
+            "source": _source_words(dataset.source),
             "train_images": dataset.train_images,
             "test_images": dataset.test_images,
             "test_name": dataset.test_name,
@@ -155,6 +155,11 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
         "train_seconds": manifest.metrics.get("train_seconds"),
         "parameters": manifest.metrics.get("parameters"),
     }
+
+
+def _source_words(source: str) -> str:
+    """Return where data was read from, without telling visitors how this machine's disk is laid out."""
+    return f"directory {PurePath(source).name}" if PurePath(source).is_absolute() else source
 
 
 def _state(

