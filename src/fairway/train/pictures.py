@@ -21,6 +21,9 @@ def draw_confusion(confusion: NDArray[np.int64], names: tuple[str, ...]) -> NDAr
     side = (len(names) + 1) * CELL
     picture = Image.new("RGB", (side, side), PAPER)
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(14)
+    small = ImageFont.load_default(10)
+    draw.text((CELL - 4, 4), "answer", INK, small, anchor="ra")
+    draw.text((4, CELL - 4), "truth", INK, small, anchor="ls")
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     for row in range(len(names)):
         for place in ((0, row + 1), (row + 1, 0)):
@@ -38,7 +41,7 @@ def draw_confusion(confusion: NDArray[np.int64], names: tuple[str, ...]) -> NDAr
 
 
 def draw_mistakes(evaluation: Evaluation, split: Split, names: tuple[str, ...]) -> NDArray[np.uint8]:
-    """Return the surest wrong answers as a picture, uint8 [height, width, 3], each with "truth → answer"."""
+    """Return the surest wrong answers as a picture, uint8 [height, width, 3], with "truth, not answer"."""
     shown = evaluation.mistakes[:SHOWN]
     side = split.images.shape[1] * ZOOM
     line = 20
@@ -49,7 +52,7 @@ def draw_mistakes(evaluation: Evaluation, split: Split, names: tuple[str, ...]) 
         left, top = place % ROW * (side + 4), place // ROW * (side + line + 4)
         digit = Image.fromarray(split.images[number]).resize((side, side), Image.Resampling.NEAREST)
         picture.paste(digit.convert("RGB"), (left, top))
-        words = f"{names[split.labels[number]]} → {names[evaluation.predicted[number]]}"
+        words = f"{names[split.labels[number]]}, not {names[evaluation.predicted[number]]}"
         draw.text((left + side / 2, top + side + line / 2), words, INK, font, anchor="mm")
     return np.asarray(picture)
 
