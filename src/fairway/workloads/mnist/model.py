@@ -13,7 +13,7 @@ from fairway.workloads.base import Endpoint
 SIDE = 28
 CLASSES = 10
 # How far `augment` goes: radians, share of the width per height, log of the factor, pixels.
-MAX_TURN, MAX_SHEAR, MAX_SCALE, MAX_SHIFT = math.radians(10), 0.1, 0.1, 2.0
+MAX_TURN, MAX_SHEAR, MAX_SCALE, MAX_SHIFT = math.radians(10), 0.1, 0.1, 1.0
 
 
 def build_cnn() -> keras.Model:
