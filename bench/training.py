@@ -16,7 +16,7 @@ from fairway.quiet import without_notices
 from fairway.storage.exports import TFLITE, find_version
 from fairway.workloads.mnist.data import load_test
 
-LONG_STEPS = 8424
+LONG_STEPS = 7488
 
 
 def default_recipe(seeds: int = 5) -> list[Figure]:
