@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes
 SOURCES := src tests bench
 
-.PHONY: help setup up test test-slow lint format bench screenshots lock clean
+.PHONY: help setup up test lint format bench screenshots lock clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,10 +16,7 @@ setup: .venv/.ready  ## Make .venv with fairway in it, ready to run.
 up: setup  ## The whole story: train, serve, TensorBoard and web UI.
 	$(BIN)/fairway up
 
-test: .venv/.ready-dev browser  ## All tests but the slow ones.
-	$(BIN)/pytest -m "not slow"
-
-test-slow: .venv/.ready-dev browser  ## All tests.
+test: .venv/.ready-dev browser  ## All tests, in about six minutes.
 	$(BIN)/pytest
 
 lint: .venv/.ready-dev  ## Style, types, and who may import whom.
@@ -32,7 +29,7 @@ format: .venv/.ready-dev  ## Format the code.
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: .venv/.ready-dev  ## Measure what the README states; takes about 20 minutes.
+bench: .venv/.ready-dev  ## Measure what the README states; takes about 15 minutes.
 	$(BIN)/python -m bench
 
 screenshots: .venv/.ready-dev browser  ## Take the pictures under docs/images anew.
