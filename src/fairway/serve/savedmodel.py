@@ -12,6 +12,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fairway.errors import FairwayError, missing_extra
+from fairway.quiet import without_notices
 from fairway.storage.exports import SAVED_MODEL
 from fairway.tfs.signatures import Signature
 from fairway.tfs.status import Code, RequestError, invalid
@@ -82,7 +83,8 @@ class SavedModel:
 def _tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its C++ log would drown ours
     try:
-        import tensorflow
+        with without_notices():
+            import tensorflow
     except ImportError as err:
         raise missing_extra("TensorFlow", "train", "This model or signature") from err
     return tensorflow

@@ -8,11 +8,15 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fairway.errors import StorageError
+
+ABANDONED_S = 24 * 3600
+"""Age at which a temporary directory cannot be in use any more."""
 
 _CAUSES = {
     errno.ENOSPC: ("the disk is full", "Free some space, then run the same command again."),
@@ -91,9 +95,15 @@ def publish_directory(source: Path, target: Path) -> None:
 
 @contextmanager
 def scratch_directory(parent: Path, prefix: str) -> Iterator[Path]:
-    """Give a hidden temporary directory on the same file system as `parent`; it is gone afterwards."""
+    """Give a temporary directory on the same file system as `parent`; it is gone afterwards.
+
+    Directories with the same prefix that a killed process left a day ago or earlier are removed.
+    """
     with storage_errors("write to", parent):
         parent.mkdir(parents=True, exist_ok=True)
+        for left in parent.glob(f"{prefix}*"):
+            if time.time() - left.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(left, ignore_errors=True)
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         path.chmod(0o755)
     try:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from fairway.errors import StorageError
 from fairway.storage.files import (
+    ABANDONED_S,
     lock_directory,
     make_directory,
     publish_directory,
@@ -67,6 +70,17 @@ def test_scratch_is_gone_after_an_error(tmp_path: Path) -> None:
         (scratch / "half").touch()
         raise ZeroDivisionError
     assert not list(tmp_path.iterdir())
+
+
+def test_what_a_kill_left_behind_is_removed_a_day_later(tmp_path: Path) -> None:
+    for name, age_s in ((".new-old", ABANDONED_S + 60), (".new-in-use", 60)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "half").touch()
+        then = time.time() - age_s
+        os.utime(tmp_path / name, (then, then))
+    with scratch_directory(tmp_path, ".new-"):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == [".new-in-use"]
 
 
 def test_lock_is_exclusive_and_ends_with_its_process(tmp_path: Path) -> None:
