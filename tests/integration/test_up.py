@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -60,13 +61,14 @@ class Up:
 
     def child(self, command: str) -> psutil.Process:
         """Return the process of a part, by the name of its command."""
-        return next(child for child in self.children() if child.cmdline()[3:4] == [command])
+        return next(child for child in self.children() if _command(child) == command)
 
     def close(self) -> None:
         """Kill what is still running, and read the output to its end."""
         if self.process.poll() is None:
             for child in [*self.children(), psutil.Process(self.process.pid)]:
-                child.kill()
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
         self.process.wait()
         self._reader.join()
         assert self.process.stderr is not None
@@ -79,6 +81,14 @@ class Up:
         assert self.process.wait(timeout=40) == 0, self.output
         self.close()
         assert not [child for child in children if child.is_running()], self.output
+
+
+def _command(process: psutil.Process) -> str:
+    """Return the fairway command that a process runs; empty if it has just ended."""
+    try:
+        return "".join(process.cmdline()[3:4])
+    except psutil.Error:
+        return ""
 
 
 @pytest.fixture
