@@ -20,10 +20,18 @@ ROOT = Path(__file__).parents[1]
 Fairway = Callable[..., subprocess.CompletedProcess[str]]
 
 
+def without_settings() -> dict[str, str]:
+    """Return the environment without fairway's settings."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "FAIRWAY_"))}
+
+
 def clean_environment(home: Path) -> dict[str, str]:
     """Return the environment without fairway's settings, with an empty cache and no way to a mirror."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "FAIRWAY_"))}
-    return kept | {"XDG_CACHE_HOME": str(home), "FAIRWAY_DATA_URL": "http://127.0.0.1:9", "NO_COLOR": "1"}
+    return without_settings() | {
+        "XDG_CACHE_HOME": str(home),
+        "FAIRWAY_DATA_URL": "http://127.0.0.1:9",
+        "NO_COLOR": "1",
+    }
 
 
 @pytest.fixture

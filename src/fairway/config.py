@@ -18,6 +18,10 @@ from cyclopts import Parameter, Token
 from fairway.errors import UsageError
 
 ENV_PREFIX = "TF_"
+# Defaults that several commands share, so that they find each other without a flag.
+MODEL_NAME = "mnist"
+MODEL_DIR = "mnist/model"
+EXPORT_DIR = "mnist/export"
 
 
 @dataclass(frozen=True)
@@ -143,10 +147,10 @@ class TrainSettings(DataSettings):
     checkpoint_steps: Annotated[Count, Range(minimum=1)] = 200
     """Steps between two checkpoints."""
 
-    model_dir: str = "mnist/model"
+    model_dir: str = MODEL_DIR
     """Directory for checkpoints, events, metrics.jsonl and config.json. A second run resumes from it."""
 
-    export_dir: str = "mnist/export"
+    export_dir: str = EXPORT_DIR
     """Directory that gets one servable version per finished run."""
 
 
@@ -158,10 +162,10 @@ class ServeSettings(Settings):
     rest_api_port: Port = 8500
     """Port of the REST API; 0 takes a free one."""
 
-    model_name: str = "mnist"
+    model_name: str = MODEL_NAME
     """Name under which the model is served."""
 
-    model_base_path: str = "mnist/export"
+    model_base_path: str = EXPORT_DIR
     """Export directory: one sub-directory per version."""
 
     file_system_poll_wait_seconds: Annotated[float, Range(above=0)] = 1.0
@@ -175,7 +179,7 @@ class ServeSettings(Settings):
 class ModelsSettings(Settings):
     """Which exports to show, and how."""
 
-    export_dir: str = "mnist/export"
+    export_dir: str = EXPORT_DIR
     """Export directory: one sub-directory per version."""
 
     output: Annotated[Literal["table", "json"], Parameter(alias="-o")] = "table"
@@ -195,13 +199,13 @@ class WebSettings(DataSettings):
     server: str = "127.0.0.1:8500"
     """HOST:PORT of the model server's REST API."""
 
-    model_name: str = "mnist"
+    model_name: str = MODEL_NAME
     """Name of the model at that server."""
 
-    model_dir: str = "mnist/model"
+    model_dir: str = MODEL_DIR
     """Model directory, for the curves of a running training."""
 
-    export_dir: str = "mnist/export"
+    export_dir: str = EXPORT_DIR
     """Export directory, for the record of the served version."""
 
     path_prefix: str = ""
@@ -213,7 +217,7 @@ class WebSettings(DataSettings):
 class TensorBoardSettings(Settings):
     """TensorBoard on a model directory."""
 
-    logdir: str = "mnist/model"
+    logdir: str = MODEL_DIR
     """Directory with event files, searched with all below it."""
 
     port: Port = 8090
@@ -243,12 +247,12 @@ class UpSettings(Settings):
 
 
 def as_flags(settings: Settings, *names: str) -> list[str]:
-    """Return named settings as command-line words, to hand them to another fairway command.
+    """Return settings, all or the named ones, as command-line words for another fairway command.
 
     Booleans become `--augment` or `--no-augment`; a setting that is `None` is left out.
     """
     words: list[str] = []
-    for name in names:
+    for name in names or [field.name for field in fields(settings)]:  # type: ignore[arg-type]
         value: Any = getattr(settings, name)
         flag = name.replace("_", "-")
         if isinstance(value, bool):

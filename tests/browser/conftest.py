@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -17,6 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.conftest import without_settings
 
 # Without the sandbox, because containers run as root; without all that calls home at the start.
 BROWSER_FLAGS = (
@@ -54,9 +55,8 @@ def browser() -> Iterator[Browser]:
 @contextmanager
 def running(*words: str) -> Iterator[str]:
     """Run a fairway server on a free port and give its address, HOST:PORT, once it listens."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "FAIRWAY_"))}
     process = subprocess.Popen(
-        [sys.executable, "-m", "fairway", *words], env=kept, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "fairway", *words], env=without_settings(), stderr=subprocess.PIPE, text=True
     )
     assert process.stderr
     said: list[str] = []

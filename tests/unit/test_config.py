@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -49,6 +50,14 @@ def test_flags_of_settings_give_the_same_settings() -> None:
     assert as_flags(settings, "train_steps", "augment", "data_dir", "learning_rate") == [
         *("--train-steps", "7", "--no-augment", "--data-dir", "a b"),
     ]
+
+
+def test_without_names_every_setting_becomes_a_flag() -> None:
+    settings = TrainSettings()
+    given = [field.name for field in fields(settings) if getattr(settings, field.name) is not None]
+    words = as_flags(settings)
+    assert words[::2] == [f"--{name.replace('_', '-')}" for name in given]
+    assert words[1::2] == [str(getattr(settings, name)) for name in given]
 
 
 def test_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,19 +12,14 @@ from pathlib import Path
 
 import httpx
 
-from fairway.config import TrainSettings, UpSettings, as_flags
+from fairway.config import MODEL_NAME, TrainSettings, UpSettings, as_flags
 from fairway.local.supervisor import Part, Supervisor
 from fairway.net.ports import claim_port, reachable
 from fairway.storage.exports import list_versions
 
 log = logging.getLogger(__name__)
 
-MODEL = "mnist"
 POLL_S = 0.1
-TRAIN_FLAGS = (
-    *("dataset", "data_dir", "data_url", "model_type", "train_steps", "batch_size", "learning_rate"),
-    *("augment", "precision", "seed", "checkpoint_steps", "model_dir", "export_dir"),
-)
 
 
 @dataclass(frozen=True)
@@ -97,11 +92,11 @@ def build_parts(train: TrainSettings, settings: UpSettings) -> list[Part]:
     host = ("--host", settings.host)
     server = f"{reachable(settings.host)}:{settings.rest_api_port}"
     return [
-        part("train", "train", *as_flags(train, *TRAIN_FLAGS), once=True),
+        part("train", "train", *as_flags(train), once=True),
         part(
             "serve",
             *("serve", *host, f"--rest_api_port={settings.rest_api_port}"),
-            *(f"--model_name={MODEL}", f"--model_base_path={train.export_dir}"),
+            *(f"--model_name={MODEL_NAME}", f"--model_base_path={train.export_dir}"),
         ),
         part(
             "tensorboard",
@@ -109,7 +104,7 @@ def build_parts(train: TrainSettings, settings: UpSettings) -> list[Part]:
         ),
         part(
             "web",
-            *("web", *host, "--port", str(settings.web_port), "--server", server, "--model-name", MODEL),
+            *("web", *host, "--port", str(settings.web_port), "--server", server, "--model-name", MODEL_NAME),
             *as_flags(train, "dataset", "data_dir", "model_dir", "export_dir"),
         ),
     ]
@@ -123,7 +118,7 @@ def links(settings: UpSettings) -> list[Link]:
     return [
         Link("Draw a digit", web, f"{web}healthz"),
         Link("TensorBoard", board, board),
-        Link("Model server", f"{server}/v1/models/{MODEL}", f"{server}/readyz"),
+        Link("Model server", f"{server}/v1/models/{MODEL_NAME}", f"{server}/readyz"),
     ]
 
 

@@ -125,7 +125,7 @@ def _run_steps(
             step += chunk
             seconds = time.monotonic() - started
             trainer.seconds.assign_add(seconds)
-            _check_finite(progressed.loss, step)
+            check_finite(progressed.loss, step)
             records.add_training(step, progressed, chunk / seconds)
             note = f"loss {progressed.loss:.3f} · accuracy {100 * progressed.accuracy:.1f} %"
             progress.update(step, f"{note} · {chunk / seconds:.0f} steps/s")
@@ -138,7 +138,8 @@ def _run_steps(
         raise StoppedError(received[0], step, total)
 
 
-def _check_finite(loss: float, step: int) -> None:
+def check_finite(loss: float, step: int) -> None:
+    """Raise a `FairwayError` if the loss is not a number any more."""
     if not abs(loss) < float("inf"):
         raise FairwayError(
             f"the loss is {loss} at step {step}: the training has diverged",

@@ -8,30 +8,15 @@ import pytest
 from fairway.cli.models import list_, show
 from fairway.config import ModelsSettings
 from fairway.errors import StorageError
-from fairway.storage.exports import MANIFEST, SAVED_MODEL, DatasetRecord, Manifest, describe_files
+from fairway.storage.exports import MANIFEST, SAVED_MODEL, describe_files
+from tests.manifests import make_manifest
 
 
 def export(directory: Path, number: int) -> Path:
     path = directory / str(number)
     path.mkdir(parents=True)
     (path / SAVED_MODEL).write_bytes(b"x" * 1500)
-    manifest = Manifest(
-        workload="mnist",
-        model_type="cnn",
-        run="run",
-        step=468,
-        created="2026-01-01T00:00:00+00:00",
-        settings={"seed": 0},
-        dataset=DatasetRecord(
-            name="mnist", source="cache", train_images=60000, test_images=10000, test_name="", sha256={}
-        ),
-        metrics={"test_accuracy": 0.9912},
-        software={},
-        signatures={},
-        tflite={},
-        files=describe_files(path),
-    )
-    (path / MANIFEST).write_bytes(manifest.to_json())
+    (path / MANIFEST).write_bytes(make_manifest(files=describe_files(path)).to_json())
     return path
 
 

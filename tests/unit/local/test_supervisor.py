@@ -22,6 +22,14 @@ def python(code: str) -> tuple[str, ...]:
     return (sys.executable, "-c", code)
 
 
+def has_ended(process: psutil.Process) -> bool:
+    """Tell whether a process is gone, or only waits for somebody to read its exit code."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 @pytest.fixture(autouse=True)
 def quick_restarts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.01)
@@ -113,6 +121,6 @@ asyncio.run(main())
         child = psutil.Process(int(parent.stderr.readline().split()[-1]))
         os.kill(parent.pid, signal.SIGKILL)
         deadline = time.monotonic() + 10
-        while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        while not has_ended(child):
             assert time.monotonic() < deadline
             time.sleep(0.02)

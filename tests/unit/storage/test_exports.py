@@ -12,33 +12,13 @@ from fairway.errors import StorageError
 from fairway.storage.exports import (
     MANIFEST,
     SAVED_MODEL,
-    DatasetRecord,
-    Manifest,
     damaged_files,
     describe_files,
     find_version,
     list_versions,
     next_version,
 )
-
-
-def make_manifest(directory: Path) -> Manifest:
-    return Manifest(
-        workload="mnist",
-        model_type="cnn",
-        run="r",
-        step=1,
-        created="2026-01-01T00:00:00+00:00",
-        settings={"seed": 0},
-        dataset=DatasetRecord(
-            name="mnist", source="here", train_images=1, test_images=1, test_name="the test set", sha256={}
-        ),
-        metrics={"test_accuracy": 1.0},
-        software={},
-        signatures={},
-        tflite={},
-        files=describe_files(directory),
-    )
+from tests.manifests import make_manifest
 
 
 def make_version(export_dir: Path, number: int) -> Path:
@@ -46,7 +26,7 @@ def make_version(export_dir: Path, number: int) -> Path:
     (path / "variables").mkdir(parents=True)
     (path / SAVED_MODEL).write_bytes(b"model")
     (path / "variables" / "data").write_bytes(b"weights")
-    (path / MANIFEST).write_bytes(make_manifest(path).to_json())
+    (path / MANIFEST).write_bytes(make_manifest(files=describe_files(path)).to_json())
     return path
 
 
@@ -57,7 +37,7 @@ def test_versions_are_sorted_by_number_and_strangers_ignored(tmp_path: Path) -> 
     (tmp_path / "notes").touch()
     assert [version.number for version in list_versions(tmp_path)] == [9, 10, 100]
     assert find_version(tmp_path).number == 100
-    assert find_version(tmp_path, 9).manifest == make_manifest(tmp_path / "9")
+    assert find_version(tmp_path, 9).manifest == make_manifest(files=describe_files(tmp_path / "9"))
 
 
 def test_missing_directory_has_no_versions(tmp_path: Path) -> None:

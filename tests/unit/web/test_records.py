@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from fairway.storage.exports import DatasetRecord, Manifest
 from fairway.web.records import MAX_POINTS, read_curve, read_record, read_training
+from tests.manifests import make_manifest
 
 
 def line(step: int, time: float = 0, **values: float) -> str:
@@ -95,27 +95,8 @@ def test_another_programs_config_is_no_training(tmp_path: Path, config: Any) -> 
 def write_version(export_dir: Path, version: int, source: str = "/data") -> None:
     (export_dir / str(version) / "assets.extra").mkdir(parents=True)
     (export_dir / str(version) / "assets.extra" / "metrics.jsonl").write_text(line(20) + line(20, **TEST))
-    dataset = DatasetRecord(
-        name="mnist",
-        source=source,
-        train_images=60000,
-        test_images=10000,
-        test_name="the test set",
-        sha256={},
-    )
-    manifest = Manifest(
-        workload="mnist",
-        model_type="cnn",
-        run="r1",
-        step=20,
-        created="2026-11-24T22:26:27+00:00",
-        settings={},
-        dataset=dataset,
-        metrics={"test_accuracy": 0.99, "train_seconds": 6.5, "parameters": 1000},
-        software={},
-        signatures={},
-        tflite={},
-    )
+    metrics = {"test_accuracy": 0.99, "train_seconds": 6.5, "parameters": 1000}
+    manifest = make_manifest(source=source, step=20, metrics=metrics)
     (export_dir / str(version) / "fairway.json").write_bytes(manifest.to_json())
 
 

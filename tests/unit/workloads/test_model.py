@@ -7,7 +7,9 @@ import pytest
 import tensorflow as tf
 
 from fairway.config import TrainSettings
+from fairway.errors import FairwayError
 from fairway.train.loop import Trainer
+from fairway.train.session import check_finite
 from fairway.workloads.base import Split
 from fairway.workloads.mnist.model import augment, build_cnn, build_linear
 from fairway.workloads.mnist.workload import Mnist
@@ -57,6 +59,14 @@ def test_eight_images_are_learnt_by_heart(split: Split) -> None:
     last = one.advance(np.tile(np.arange(8, dtype=np.int32), (55, 1)))
     assert last.loss < first.loss
     assert one.advance(np.arange(8, dtype=np.int32)[None]).accuracy == 1
+
+
+def test_training_that_diverges_is_stopped_with_a_reason(split: Split) -> None:
+    one = trainer(split, model_type="linear")
+    one.model.trainable_weights[0].assign(np.full((784, 10), np.nan))
+    loss = one.advance(np.arange(8, dtype=np.int32)[None]).loss
+    with pytest.raises(FairwayError, match="the loss is nan at step 1: the training has diverged"):
+        check_finite(loss, step=1)
 
 
 def test_same_seed_same_weights_and_other_seed_others(split: Split) -> None:
