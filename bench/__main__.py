@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import starting, training
+from bench import starting, storage, training
 from bench.report import Figure, table
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -16,6 +16,10 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "default": training.default_recipe,
     "embedded": training.embedded_recipe,
     "long": training.long_recipe,
+    "transfer": storage.transfer,
+    "idle-mirror": storage.idle_mirror,
+    "mirror": storage.mirrored_training,
+    "poll": storage.poll,
 }
 
 

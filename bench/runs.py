@@ -11,7 +11,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from fairway.storage.exports import Manifest, find_version
+from fairway.storage.exports import find_version
+from fairway.storage.manifest import Manifest
 from fairway.workloads.mnist.download import FILES
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from bench.report import Figure
 from bench.runs import mnist_dir, train
 from fairway.config import DataSettings
 from fairway.quiet import without_notices
-from fairway.storage.exports import TFLITE, find_version
+from fairway.storage.exports import find_version
+from fairway.storage.manifest import TFLITE
 from fairway.workloads.mnist.data import load_test
 
 LONG_STEPS = 7488

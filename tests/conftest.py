@@ -20,9 +20,21 @@ ROOT = Path(__file__).parents[1]
 Fairway = Callable[..., subprocess.CompletedProcess[str]]
 
 
+pytest_plugins = ["tests.servers.fixtures"]
+
+STORE_SETTINGS = ("AWS_", "S3_", "GOOGLE_", "GCLOUD_", "STORAGE_EMULATOR_HOST")
+
+
+def pytest_configure() -> None:
+    """Keep the developer's credentials and endpoints away from the tests, and the tests from them."""
+    for name in [name for name in os.environ if name.startswith(STORE_SETTINGS)]:
+        del os.environ[name]
+
+
 def without_settings() -> dict[str, str]:
-    """Return the environment without fairway's settings."""
-    return {name: value for name, value in os.environ.items() if not name.startswith(("TF_", "FAIRWAY_"))}
+    """Return the environment without fairway's settings and those of object stores."""
+    settings = ("TF_", "FAIRWAY_", *STORE_SETTINGS)
+    return {name: value for name, value in os.environ.items() if not name.startswith(settings)}
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -188,6 +188,24 @@ class ModelsSettings(Settings):
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class SyncSettings(Settings):
+    """How versions are copied."""
+
+    watch: Annotated[bool, Parameter(negative="")] = False
+    """Go on copying what is new, until SIGTERM or Ctrl-C."""
+
+    keep: Annotated[Count | None, Range(minimum=1)] = None
+    """How many of the newest versions TARGET is to have; older ones are deleted there. Default: all."""
+
+    delete: Annotated[bool, Parameter(negative="")] = False
+    """Delete from TARGET what has gone from SOURCE, unless nothing of SOURCE is in TARGET."""
+
+    poll_seconds: Annotated[float, Range(above=0)] = 5.0
+    """Seconds between two looks for new versions, with --watch."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class WebSettings(DataSettings):
     """The web UI and the model server it asks."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from types import TracebackType
 from typing import Any, Self
@@ -26,6 +27,7 @@ class Progress:
     def __init__(self, task: str, total: int, *, done: int = 0, unit: str = "steps") -> None:
         self._task, self._total, self._unit = task, total, unit
         self._first, self._started, self._last_line = done, time.monotonic(), time.monotonic()
+        self._done, self._lock = done, threading.Lock()
         self._bar: Any = None
         if sys.stderr.isatty():
             self._bar = _make_bar(unit)
@@ -49,6 +51,12 @@ class Progress:
         elif time.monotonic() - self._last_line >= LINE_INTERVAL_S:
             self._last_line = time.monotonic()
             log.info("%s", self._line(done, note))
+
+    def advance(self, units: int) -> None:
+        """Show that some more units are done; safe to call from several threads."""
+        with self._lock:
+            self._done += units
+            self.update(self._done)
 
     def _line(self, done: int, note: str) -> str:
         rate = (done - self._first) / max(time.monotonic() - self._started, 1e-9)

@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from fairway.config import DataSettings
-from fairway.storage.exports import CURVES, TFLITE, WARMUP, Version, damaged_files, list_versions
+from fairway.storage.exports import Version, damaged_files, list_versions
+from fairway.storage.manifest import CURVES, TFLITE, WARMUP
 from fairway.workloads.mnist.data import load_test
 from tests.conftest import Fairway
 

@@ -1,7 +1,8 @@
-"""`fairway web` as a process: it says where it is, and ends when it is told to."""
+"""`fairway web` as a process: it says where it is, reads from stores, and ends when it is told to."""
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
@@ -11,6 +12,11 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+
+from fairway.storage.uri import open_store
+from tests.servers.fixtures import use
+from tests.servers.moto import Moto
+from tests.servers.proxy import Answer, FaultProxy
 
 
 def start(environment: dict[str, str], *words: str) -> tuple[subprocess.Popen[str], str]:
@@ -56,6 +62,33 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_all_there(environment:
         process.terminate()
         _, errors = process.communicate(timeout=20)
     assert errors == ""
+
+
+def test_a_training_in_a_store_is_shown(
+    environment: dict[str, str], moto: Moto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(moto, monkeypatch)
+    uri = moto.new_bucket()
+    store = open_store(f"{uri}/model")
+    store.write("config.json", json.dumps({"run": "r", "train_steps": 468, "model_type": "cnn"}).encode())
+    row = {"time": 4e9, "step": 240, "loss": 0.1, "accuracy": 0.979}
+    store.write("metrics.jsonl", json.dumps(row).encode() + b"\n")
+    with FaultProxy(moto.address) as proxy:
+        variables = environment | moto.environment | {"S3_ENDPOINT": proxy.endpoint}
+        words = ("--model-dir", f"{uri}/model", "--export-dir", f"{uri}/export")
+        process, url = start(variables, *words)
+        try:
+            for _ in range(5):
+                training = httpx.get(f"{url}api/state").json()["training"]
+                assert training["message"] == "training, step 240 of 468, 97.9 %"
+            gets = [request.path for request in proxy.requests if request.method == "GET"]
+            assert len(gets) == 2  # each file's content once
+            proxy.fault = lambda _: Answer(403, "AccessDenied")
+            assert httpx.get(f"{url}api/state").json()["training"] == training
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_a_taken_port_is_named_with_its_flag(

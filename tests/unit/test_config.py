@@ -78,6 +78,7 @@ try:
 except SystemExit as end:
     assert end.code == 0, end.code
 heavy = {"tensorflow", "keras", "tensorboard", "numpy", "PIL", "httpx", "starlette", "uvicorn", "lightkube"}
+heavy |= {"boto3", "botocore", "google"}
 print("loaded:", sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(

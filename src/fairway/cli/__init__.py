@@ -13,6 +13,7 @@ from cyclopts.config import Env
 import fairway
 from fairway.cli.models import app as models
 from fairway.cli.serve import serve
+from fairway.cli.sync import sync
 from fairway.cli.tensorboard import tensorboard
 from fairway.cli.train import train
 from fairway.cli.up import up
@@ -30,14 +31,15 @@ def build_app() -> App:
     app = App(
         name="fairway",
         help="Take a TensorFlow model from a laptop to a served model: train, watch, export, serve, try.\n\n"
-        "Start with: fairway up",
+        "Start with: fairway up\n\n"
+        "Every directory may be a path, file:///path, s3://bucket/prefix or gs://bucket/prefix.",
         help_epilogue=EPILOGUE,
         version=fairway.__version__,
         help_format="plaintext",  # a Markdown parser would take 0.1 s to load
         config=Env(ENV_PREFIX, command=False),
         error_formatter=_format_usage_error,
     )
-    for command in (up, train, serve, web, tensorboard, models):
+    for command in (up, train, serve, web, tensorboard, models, sync):
         app.command(command)
     return app
 

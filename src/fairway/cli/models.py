@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
@@ -34,11 +33,11 @@ def list_(settings: ModelsSettings = ModelsSettings()) -> None:  # noqa: B008 - 
     For example:
 
         fairway models list
-        fairway models list --export-dir linear/export -o json
+        fairway models list --export-dir s3://models/mnist -o json
     """
     from fairway.storage.exports import list_versions
 
-    rows = [_summary(version) for version in list_versions(Path(settings.export_dir))]
+    rows = [_summary(version) for version in list_versions(settings.export_dir)]
     if settings.output == "json":
         print(json.dumps(rows, indent=2))
     else:
@@ -62,9 +61,9 @@ def show(
     """
     from fairway.storage.exports import damaged_files, find_version
 
-    found = find_version(Path(settings.export_dir), number)
+    found = find_version(settings.export_dir, number)
     damaged = damaged_files(found)
-    record: dict[str, Any] = {"version": found.number, "path": str(found.path), "damaged": damaged}
+    record: dict[str, Any] = {"version": found.number, "path": found.uri, "damaged": damaged}
     if found.manifest:
         record |= asdict(found.manifest)
     if settings.output == "json":
@@ -74,7 +73,7 @@ def show(
     if damaged:
         raise StorageError(
             f"version {found.number} is damaged: wrong checksum of {', '.join(damaged)}",
-            hint=f"Delete {found.path}; the version before it is served then.",
+            hint=f"Delete {found.uri}; the version before it is served then.",
         )
 
 
@@ -87,9 +86,19 @@ def _summary(version: Version) -> dict[str, Any]:
         "dataset": manifest.dataset.name if manifest else None,
         "test_accuracy": manifest.metrics.get("test_accuracy") if manifest else None,
         "step": manifest.step if manifest else None,
-        "size_bytes": sum(file.stat().st_size for file in version.path.rglob("*") if file.is_file()),
+        "size_bytes": _size(version),
         "state": version.problem or ("complete" if manifest else "complete, without a manifest"),
     }
+
+
+def _size(version: Version) -> int | None:
+    """Return the bytes of a version; `None` if only a listing of its store could tell."""
+    if manifest := version.manifest:
+        files = sum(int(entry["size"]) for entry in manifest.files.values())
+        return files + len(manifest.to_json())
+    if "://" in version.uri:
+        return None
+    return sum(file.stat().st_size for file in version.path.rglob("*") if file.is_file())
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> str:

@@ -26,4 +26,4 @@ def train(settings: TrainSettings = TrainSettings()) -> None:  # noqa: B008 - fr
     from fairway.train.run import train as run
     from fairway.workloads.mnist.workload import Mnist
 
-    print(run(Mnist(), settings).path)
+    print(run(Mnist(), settings).uri)

@@ -8,7 +8,6 @@ import signal
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import httpx
 
@@ -50,7 +49,7 @@ def run(train: TrainSettings, settings: UpSettings) -> None:
         tensorboard_port=claim_port(settings.host, settings.tensorboard_port, "--tensorboard-port"),
         rest_api_port=claim_port(settings.host, settings.rest_api_port, "--rest-api-port"),
     )
-    trained = any(not version.problem for version in list_versions(Path(train.export_dir)))
+    trained = any(not version.problem for version in list_versions(train.export_dir))
     asyncio.run(_run(train, settings, trained))
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fairway.errors import FairwayError, missing_extra
 from fairway.quiet import without_notices
-from fairway.storage.exports import SAVED_MODEL
+from fairway.storage.manifest import SAVED_MODEL
 from fairway.tfs.signatures import Signature
 from fairway.tfs.status import Code, RequestError, invalid
 

@@ -15,8 +15,9 @@ from fairway.errors import FairwayError
 from fairway.quiet import without_notices
 from fairway.serve.runtime import LiteRuntime
 from fairway.serve.savedmodel import SavedModel
-from fairway.storage.exports import SAVED_MODEL, TFLITE, Manifest, Version, damaged_files
+from fairway.storage.exports import Version, damaged_files
 from fairway.storage.files import sha256
+from fairway.storage.manifest import SAVED_MODEL, TFLITE, Manifest
 from fairway.tfs.rest import PredictRequest
 from fairway.tfs.signatures import DEFAULT_SIGNATURE, NUMPY_DTYPES, Signature, signatures_from_json
 from fairway.tfs.status import Code, RequestError

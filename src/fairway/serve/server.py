@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from contextlib import contextmanager
 
 from fairway.config import ServeSettings
 from fairway.errors import FairwayError
 from fairway.net.asgi import run_app
 from fairway.net.ports import listen, reachable
+from fairway.serve.cache import Cache
 from fairway.serve.http import App
 from fairway.serve.versions import Versions
+from fairway.storage.uri import local_path
 
 # Requests that are not answered on the event loop. LiteRT takes one at a time; the others serve TensorFlow.
 _THREADS = 4
@@ -22,16 +25,10 @@ def run(settings: ServeSettings) -> None:
     """Serve until SIGTERM or Ctrl-C; then answer what has been asked, for at most ten seconds.
 
     Raises:
-        FairwayError: the base path is a file, or the port cannot be had.
+        FairwayError: the base path is a file or a URI that cannot be used, or the port cannot be had.
     """
-    base_path = Path(settings.model_base_path)
-    if base_path.exists() and not base_path.is_dir():
-        raise FairwayError(
-            f"model_base_path {base_path} is a file, but must be a directory of versions",
-            hint="Give the export directory: --model_base_path mnist/export",
-        )
-    versions = Versions(base_path, settings.file_system_poll_wait_seconds)
     with (
+        _open_versions(settings) as versions,
         listen(settings.host, settings.rest_api_port, "--rest_api_port") as listener,
         ThreadPoolExecutor(_THREADS, thread_name_prefix="predict") as executor,
     ):
@@ -42,6 +39,22 @@ def run(settings: ServeSettings) -> None:
         finally:
             versions.stop()
             executor.shutdown(wait=False, cancel_futures=True)
+
+
+@contextmanager
+def _open_versions(settings: ServeSettings) -> Iterator[Versions]:
+    poll_s = settings.file_system_poll_wait_seconds
+    path = local_path(settings.model_base_path)
+    if path is None:
+        with Cache(settings.model_base_path) as cache:
+            yield Versions(cache.path, poll_s, cache=cache)
+        return
+    if path.exists() and not path.is_dir():
+        raise FairwayError(
+            f"model_base_path {path} is a file, but must be a directory of versions",
+            hint="Give the export directory: --model_base_path mnist/export",
+        )
+    yield Versions(path, poll_s)
 
 
 def _announcement(settings: ServeSettings, listener: socket.socket) -> str:

@@ -1,7 +1,8 @@
 """Which version of the model serves: the newest on disk that answers, looked for again and again.
 
-A thread looks at the base path at an interval. A new version is loaded beside the one that serves and takes
-its place once it has answered. A request in flight keeps the old one alive until it is done.
+A thread looks at the base path at an interval, after the cache was brought up to date where the path is one.
+A new version is loaded beside the one that serves and takes its place once it has answered. A request in
+flight keeps the old one alive until it is done.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from enum import Enum
 from pathlib import Path
 
 from fairway.errors import FairwayError
+from fairway.serve.cache import Cache
 from fairway.serve.servable import Servable, load_servable
 from fairway.storage.exports import Version, read_version, version_paths
 
@@ -57,6 +59,7 @@ class Versions:
         poll_s: Seconds between two looks.
         load: Loads a version, or raises `FairwayError`.
         clock: Seconds that never go back.
+        cache: Fills the base path where the export directory lies in an object store.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class Versions:
         poll_s: float,
         load: Callable[[Version], Servable] = load_servable,
         clock: Callable[[], float] = time.monotonic,
+        cache: Cache | None = None,
     ) -> None:
         self._base_path = base_path
+        self._cache = cache
         self._poll_s = poll_s
         self._load = load
         self._clock = clock
@@ -85,7 +90,9 @@ class Versions:
     @property
     def statuses(self) -> list[VersionStatus]:
         """The versions that serve, load, failed or have served, newest first."""
-        return sorted(self._statuses.copy().values(), key=lambda status: -status.number)
+        not_fetched = self._cache.failures if self._cache else {}
+        failed = {number: VersionStatus(number, State.END, error) for number, error in not_fetched.items()}
+        return sorted((failed | self._statuses.copy()).values(), key=lambda status: -status.number)
 
     @property
     def problem(self) -> str:
@@ -97,6 +104,8 @@ class Versions:
                 return f"version {status.number} is loading"
             if status.error:
                 return f"version {status.number} cannot be served: {status.error}"
+        if self._cache:
+            return self._cache.problem or f"no version in {self._cache.uri} yet"
         return f"no version in {self._base_path} yet"
 
     def start(self) -> None:
@@ -106,10 +115,14 @@ class Versions:
     def stop(self) -> None:
         """Stop looking; what serves goes on serving."""
         self._stop.set()
+        if self._cache:
+            self._cache.stop()
         self._thread.join(_STOP_S)
 
     def poll(self) -> None:
         """Look once: load what is newer than what serves, roll back where that is gone."""
+        if self._cache:
+            self._cache.refresh(self._current.number if self._current else None)
         try:
             paths = version_paths(self._base_path)
         except FairwayError as err:
@@ -142,7 +155,7 @@ class Versions:
                 first = False
             except Exception:  # the thread must live, or no new version would ever be seen
                 logger.exception("looking for versions in %s failed", self._base_path)
-            self._stop.wait(self._poll_s)
+            self._stop.wait(0 if self._cache and self._cache.has_more else self._poll_s)
 
     def _try(self, number: int, path: Path) -> Servable | None:
         failure = self._failures.get(number)
@@ -171,10 +184,14 @@ class Versions:
         delay_s = min(2 * before.delay_s, _MAX_RETRY_S) if before and same else self._poll_s
         self._failures[number] = _Failure(fingerprint, error, self._clock() + delay_s, delay_s)
         self._statuses[number] = VersionStatus(number, State.END, error)
+        if self._cache:
+            self._cache.reject(number)
 
     def _switch(self, servable: Servable) -> None:
         before, self._current = self._current, servable
         self._failures.pop(servable.number, None)
+        if self._cache:
+            self._cache.accept(servable.number)
         self._statuses[servable.number] = VersionStatus(servable.number, State.AVAILABLE)
         if before and before.number in self._statuses:
             self._statuses[before.number] = VersionStatus(before.number, State.END)

@@ -1,101 +1,35 @@
-"""The layout of an export directory, TensorFlow Serving's with a manifest beside each model.
+"""The versions in an export directory, TensorFlow Serving's layout with a manifest in each version.
 
-    <export>/<version>/saved_model.pb, variables/          the SavedModel
-    <export>/<version>/model.tflite                        the same model for LiteRT
-    <export>/<version>/assets.extra/tf_serving_warmup_requests
-    <export>/<version>/assets.extra/metrics.jsonl          the curves of the training that made it
-    <export>/<version>/fairway.json                        the manifest
+    <export>/<version>/         see `manifest`
+    <export>/.claims/<version>  in an object store: who may write that version, see `publish`
 
-A version is a whole number, a Unix time, always rising and never used twice. A directory with a manifest
-is complete if every file in it has the recorded size; one without (another program's SavedModel) is
-complete if it holds `saved_model.pb`.
+A version is a whole number, a Unix time, always rising and never used twice. One with a manifest is
+complete if every file that it names is there in its recorded size. One without, of another program, is
+complete on a disk if it holds `saved_model.pb`; in an object store nothing tells whether all of it is
+there, so it is not used.
 """
 
 from __future__ import annotations
 
-import json
 import re
+import tempfile
 import time
-from dataclasses import asdict, dataclass, field, fields
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
 
 from fairway.errors import StorageError
 from fairway.storage.files import sha256, storage_errors
+from fairway.storage.manifest import MANIFEST, SAVED_MODEL, Manifest
+from fairway.storage.store import Entry, NotThereError, Store
+from fairway.storage.transfer import download_files, in_parallel
+from fairway.storage.uri import join_uri, local_path, open_store
 
-MANIFEST = "fairway.json"
-SAVED_MODEL = "saved_model.pb"
-TFLITE = "model.tflite"
-EXTRA = "assets.extra"
-WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
-CURVES = f"{EXTRA}/metrics.jsonl"
+CLAIMS = ".claims"
 
-_VERSION = re.compile(r"[0-9]{1,18}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class DatasetRecord:
-    """What a model was trained and measured on."""
-
-    name: str
-    """`mnist` or `embedded`."""
-    source: str
-    """Where it was read from."""
-    train_images: int
-    test_images: int
-    test_name: str
-    """What the test images are, in words: "the MNIST test set"."""
-    sha256: dict[str, str]
-    """Checksum of each file that was read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Manifest:
-    """What `fairway.json` says of one version."""
-
-    workload: str
-    model_type: str
-    run: str
-    """Identifies the training run; a run exports once."""
-    step: int
-    created: str
-    """ISO 8601, UTC."""
-    settings: dict[str, Any]
-    """The resolved settings of the training."""
-    dataset: DatasetRecord
-    metrics: dict[str, float]
-    """`test_accuracy` (0..1), `test_loss` (nats), `train_seconds`, `parameters` …"""
-    software: dict[str, str]
-    """Versions of what made it."""
-    signatures: dict[str, Any]
-    """As `tfs.signatures` writes them: name -> inputs, outputs, method."""
-    tflite: dict[str, Any]
-    """`signature`, `saved_model_sha256`, `max_abs_difference` of `model.tflite`; empty without one."""
-    files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Relative path -> `size` in bytes and `sha256`, for every file but the manifest."""
-    format: int = 1
-
-    def to_json(self) -> bytes:
-        """Return the manifest as indented JSON."""
-        return json.dumps(asdict(self), indent=2).encode() + b"\n"
-
-    @classmethod
-    def from_json(cls, data: bytes) -> Self:
-        """Read a manifest; unknown keys are ignored, so that an older fairway reads a newer one's.
-
-        Raises:
-            ValueError: it is not JSON, or a field is missing or of the wrong kind.
-        """
-        content = json.loads(data)
-        try:
-            known = {f.name: content[f.name] for f in fields(cls) if f.name in content}
-            dataset = known.pop("dataset")
-            known["dataset"] = DatasetRecord(
-                **{f.name: dataset[f.name] for f in fields(DatasetRecord) if f.name in dataset}
-            )
-            return cls(**known)
-        except (TypeError, KeyError, AttributeError) as err:
-            raise ValueError(f"not a manifest: {err}") from err
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True)
@@ -103,49 +37,119 @@ class Version:
     """One version in an export directory."""
 
     number: int
-    path: Path
+    uri: str
+    """Its directory: a path or a URI."""
     manifest: Manifest | None
     """`None` for a SavedModel that fairway did not write."""
     problem: str = ""
     """Why it cannot be used; empty for a complete version."""
 
+    @property
+    def path(self) -> Path:
+        """Its directory on this machine.
+
+        Raises:
+            StorageError: it lies in an object store.
+        """
+        path = local_path(self.uri)
+        if path is None:
+            raise StorageError(f"{self.uri} is not on this machine")
+        return path
+
+
+class Catalog:
+    """The versions in an object store: one request a look, as each manifest is read only once.
+
+    Args:
+        store: The export directory.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._manifests: dict[str, tuple[Manifest | None, str]] = {}
+
+    def versions(self) -> list[Version]:
+        """Return all versions, oldest first, complete or not.
+
+        Raises:
+            StorageError: the store does not answer or refuses.
+        """
+        return self.from_entries(self._store.list())
+
+    def from_entries(self, entries: Iterable[Entry]) -> list[Version]:
+        """Return the versions in a listing of the store."""
+        listed: dict[int, dict[str, Entry]] = defaultdict(dict)
+        for entry in entries:
+            number, _, name = entry.key.partition("/")
+            if _NUMBER.fullmatch(number) and str(int(number)) == number and name:
+                listed[int(number)][name] = entry
+        self._read_manifests([files[MANIFEST] for files in listed.values() if MANIFEST in files])
+        return [self._version(number, listed[number]) for number in sorted(listed)]
+
+    def _read_manifests(self, entries: list[Entry]) -> None:
+        known = {_identity(entry): self._manifests.get(_identity(entry)) for entry in entries}
+        unknown = [entry for entry in entries if known[_identity(entry)] is None]
+        read = in_parallel([partial(self._read, entry.key) for entry in unknown])
+        known |= {_identity(entry): found for entry, found in zip(unknown, read, strict=True)}
+        self._manifests = {key: found for key, found in known.items() if found}
+
+    def _read(self, key: str) -> tuple[Manifest | None, str]:
+        try:
+            return Manifest.from_json(self._store.read(key)), ""
+        except NotThereError:  # deleted since it was listed
+            return None, f"no {MANIFEST}"
+        except ValueError as err:
+            return None, f"{MANIFEST} cannot be read: {err}"
+
+    def _version(self, number: int, files: dict[str, Entry]) -> Version:
+        uri = join_uri(self._store.uri, str(number))
+        if MANIFEST not in files:
+            return Version(number, uri, None, f"no {MANIFEST}")
+        manifest, problem = self._manifests[_identity(files[MANIFEST])]
+        if manifest:
+            problem = _missing(manifest, {name: entry.size for name, entry in files.items()})
+        return Version(number, uri, manifest, problem)
+
 
 def version_paths(export_dir: Path) -> list[Path]:
-    """Return the directories of all versions, oldest first, without reading them.
+    """Return the directories of all versions on a disk, oldest first, without reading them.
 
     Raises:
         StorageError: the export directory cannot be read; one that does not exist has no versions.
     """
     with storage_errors("read", export_dir):
         try:
-            paths = [path for path in export_dir.iterdir() if _VERSION.fullmatch(path.name)]
+            paths = [path for path in export_dir.iterdir() if _NUMBER.fullmatch(path.name)]
         except FileNotFoundError:
             return []
     return sorted(paths, key=lambda path: int(path.name))
 
 
-def list_versions(export_dir: Path) -> list[Version]:
+def list_versions(export_dir: str | Path) -> list[Version]:
     """Return all versions, oldest first, complete or not; none if the directory does not exist.
 
     Raises:
         StorageError: the directory cannot be read.
     """
-    return [read_version(path) for path in version_paths(export_dir)]
+    path = local_path(str(export_dir))
+    if path is None:
+        return Catalog(open_store(str(export_dir))).versions()
+    return [read_version(each) for each in version_paths(path)]
 
 
 def read_version(path: Path) -> Version:
     """Return one version's manifest, or the reason why it is not complete (sizes only; no checksums)."""
-    number = int(path.name)
+    number, uri = int(path.name), str(path)
     try:
         manifest = Manifest.from_json((path / MANIFEST).read_bytes())
-        return Version(number, path, manifest, _missing(path, manifest))
+        return Version(number, uri, manifest, _missing(manifest, _sizes(path, manifest)))
     except FileNotFoundError:
-        return Version(number, path, None, "" if (path / SAVED_MODEL).is_file() else f"no {SAVED_MODEL}")
+        return Version(number, uri, None, "" if (path / SAVED_MODEL).is_file() else f"no {SAVED_MODEL}")
     except (ValueError, OSError) as err:
-        return Version(number, path, None, f"{MANIFEST} cannot be read: {err}")
+        return Version(number, uri, None, f"{MANIFEST} cannot be read: {err}")
 
 
-def find_version(export_dir: Path, number: int | None = None) -> Version:
+def find_version(export_dir: str | Path, number: int | None = None) -> Version:
     """Return a complete version, the newest if no number is given.
 
     Raises:
@@ -166,37 +170,55 @@ def find_version(export_dir: Path, number: int | None = None) -> Version:
     raise StorageError(f"version {number} not found in {export_dir}; have: {have}")
 
 
-def next_version(export_dir: Path) -> int:
-    """Return the number for a new version: the Unix time, or one above the highest there is."""
-    taken = [version.number for version in list_versions(export_dir)]
+def next_version(export_dir: str | Path) -> int:
+    """Return the number for a new version: the Unix time, or one above the highest that was ever used."""
+    path = local_path(str(export_dir))
+    if path is None:
+        keys = [entry.key for entry in open_store(str(export_dir)).list()]
+        parts = (key.removeprefix(f"{CLAIMS}/").partition("/")[0] for key in keys)
+        taken = [int(part) for part in parts if _NUMBER.fullmatch(part)]
+    else:
+        taken = [int(each.name) for each in version_paths(path)]
     return max([int(time.time()), *(number + 1 for number in taken)])
 
 
-def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
-    """Return size and sha256 of every file below a directory but the manifest, by relative path."""
-    return {
-        path.relative_to(directory).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
-        for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
-    }
-
-
 def damaged_files(version: Version) -> list[str]:
-    """Return the files whose content is not what the manifest says: the full check, by checksum."""
-    recorded = version.manifest.files if version.manifest else {}
+    """Return the files whose content is not what the manifest says: the full check, by checksum.
+
+    Raises:
+        StorageError: the files of a version in an object store cannot be read.
+    """
+    if version.manifest is None:
+        return []
+    files = version.manifest.files
+    path = local_path(version.uri)
+    if path is not None:
+        return _wrong_checksums(path, version.manifest)
+    with tempfile.TemporaryDirectory() as scratch:
+        download_files(open_store(version.uri), {name: name for name in files}, Path(scratch))
+        return _wrong_checksums(Path(scratch), version.manifest)
+
+
+def _wrong_checksums(directory: Path, manifest: Manifest) -> list[str]:
     return [
         name
-        for name, entry in recorded.items()
-        if not (version.path / name).is_file() or sha256(version.path / name) != entry["sha256"]
+        for name, entry in manifest.files.items()
+        if not (directory / name).is_file() or sha256(directory / name) != entry["sha256"]
     ]
 
 
-def _missing(path: Path, manifest: Manifest) -> str:
+def _sizes(path: Path, manifest: Manifest) -> dict[str, int]:
+    return {name: (path / name).stat().st_size for name in manifest.files if (path / name).exists()}
+
+
+def _missing(manifest: Manifest, sizes: dict[str, int]) -> str:
     for name, entry in manifest.files.items():
-        try:
-            size = (path / name).stat().st_size
-        except OSError:
+        if name not in sizes:
             return f"{name} is missing"
-        if size != entry["size"]:
-            return f"{name} has {size} bytes instead of {entry['size']}"
+        if sizes[name] != entry["size"]:
+            return f"{name} has {sizes[name]} bytes instead of {entry['size']}"
     return ""
+
+
+def _identity(entry: Entry) -> str:
+    return f"{entry.key} {entry.tag} {entry.modified}"

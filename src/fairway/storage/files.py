@@ -10,11 +10,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fairway.errors import StorageError
 
+UNFINISHED = ".part-"
+"""Beginning of the name of a file that is being written."""
 ABANDONED_S = 24 * 3600
 """Age at which a temporary directory cannot be in use any more."""
 
@@ -64,7 +66,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         StorageError: the disk is full, or the directory cannot be written to; the old file is unharmed.
     """
     with storage_errors("write", path):
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        handle, name = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
@@ -75,7 +77,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _sync(path.parent)
+        fsync_path(path.parent)
 
 
 def publish_directory(source: Path, target: Path) -> None:
@@ -86,11 +88,11 @@ def publish_directory(source: Path, target: Path) -> None:
     """
     with storage_errors("publish", target):
         for path in [*source.rglob("*"), source]:
-            _sync(path)
+            fsync_path(path)
         if target.exists():
             raise FileExistsError(errno.EEXIST, "it exists already")
         source.rename(target)
-        _sync(target.parent)
+        fsync_path(target.parent)
 
 
 @contextmanager
@@ -102,8 +104,9 @@ def scratch_directory(parent: Path, prefix: str) -> Iterator[Path]:
     with storage_errors("write to", parent):
         parent.mkdir(parents=True, exist_ok=True)
         for left in parent.glob(f"{prefix}*"):
-            if time.time() - left.stat().st_mtime > ABANDONED_S:
-                shutil.rmtree(left, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process has removed its own
+                if time.time() - left.stat().st_mtime > ABANDONED_S:
+                    shutil.rmtree(left, ignore_errors=True)
         path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
         path.chmod(0o755)
     try:
@@ -140,7 +143,8 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def fsync_path(path: Path) -> None:
+    """Wait until a file's content, or a directory's names, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -19,6 +19,7 @@ METRICS = "metrics.jsonl"
 CONFIG = "config.json"
 EVENTS = "events"
 CHECKPOINTS = "checkpoints"
+KEPT_CHECKPOINTS = 3
 
 
 def write_config(model_dir: Path, config: dict[str, Any]) -> None:

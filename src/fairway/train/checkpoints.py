@@ -15,10 +15,10 @@ import tensorflow as tf
 
 from fairway.errors import FairwayError
 from fairway.storage.files import make_directory, storage_errors
+from fairway.storage.model_dir import KEPT_CHECKPOINTS
 
 log = logging.getLogger(__name__)
 
-KEEP = 3
 _INDEX = re.compile(r"ckpt-(\d+)\.index")
 
 
@@ -76,7 +76,7 @@ class Checkpoints:
         """
         with write_errors(self._directory):
             self._checkpoint.write(self._path(step))
-        for old in self._steps()[:-KEEP]:
+        for old in self._steps()[:-KEPT_CHECKPOINTS]:
             Path(f"{self._path(old)}.index").unlink(missing_ok=True)
             for data in self._directory.glob(f"ckpt-{old:08d}.data-*"):
                 data.unlink(missing_ok=True)

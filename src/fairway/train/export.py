@@ -20,7 +20,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 import fairway
 from fairway.config import TrainSettings
 from fairway.quiet import without_notices
-from fairway.storage.exports import (
+from fairway.storage.exports import Version, next_version, read_version
+from fairway.storage.files import publish_directory, scratch_directory, sha256, storage_errors
+from fairway.storage.manifest import (
     CURVES,
     EXTRA,
     MANIFEST,
@@ -28,18 +30,15 @@ from fairway.storage.exports import (
     TFLITE,
     WARMUP,
     Manifest,
-    Version,
     describe_files,
-    next_version,
-    read_version,
 )
-from fairway.storage.files import publish_directory, scratch_directory, sha256, storage_errors
 from fairway.storage.model_dir import METRICS
 from fairway.tfs.signatures import DEFAULT_SIGNATURE, Signature, signatures_to_json
 from fairway.train.checkpoints import write_errors
 from fairway.train.evaluate import Evaluation
 from fairway.train.precision import use_precision
 from fairway.train.warmup import write_warmup
+from fairway.train.workspace import Workspace
 from fairway.workloads.base import Dataset, Endpoint, Workload
 
 log = logging.getLogger(__name__)
@@ -63,12 +62,13 @@ def export_model(
     dataset: Dataset,
     model: keras.Model,
     evaluation: Evaluation,
+    workspace: Workspace,
     *,
     run: str,
     step: int,
     seconds: float,
 ) -> Version:
-    """Publish a version with all that DESIGN's export directory holds, and return it.
+    """Write a version with all that an export directory promises, and return it.
 
     Args:
         workload: Gives the endpoints.
@@ -76,6 +76,7 @@ def export_model(
         dataset: Recorded in the manifest; its test images are what parity is checked on.
         model: A float32 model.
         evaluation: Its result on the test images.
+        workspace: Has the curves of the training, and gets the version.
         run: The run's id.
         step: Steps trained.
         seconds: Time spent training.
@@ -83,7 +84,7 @@ def export_model(
     Raises:
         StorageError: the export directory cannot be written to; nothing is left there then.
     """
-    export_dir = Path(settings.export_dir)
+    export_dir = workspace.export_dir
     endpoints = workload.endpoints(model)
     examples = dataset.test.images[:PARITY_IMAGES].astype(np.float32) / 255
     with scratch_directory(export_dir, prefix=".new-") as scratch:
@@ -93,7 +94,7 @@ def export_model(
             (scratch / EXTRA).mkdir(exist_ok=True)
             first_input = endpoints[DEFAULT_SIGNATURE].inputs[0].name
             write_warmup(scratch / WARMUP, workload.name, DEFAULT_SIGNATURE, {first_input: examples[:1]})
-            shutil.copyfile(Path(settings.model_dir) / METRICS, scratch / CURVES)
+            shutil.copyfile(workspace.model_dir / METRICS, scratch / CURVES)
         manifest = Manifest(
             workload=workload.name,
             model_type=settings.model_type,

@@ -12,9 +12,9 @@ from fairway.config import TrainSettings
 from fairway.errors import UsageError
 from fairway.quiet import without_notices
 from fairway.storage.exports import Version
-from fairway.storage.files import lock_directory, make_directory
 from fairway.storage.model_dir import read_config, write_config
 from fairway.train.precision import best_precision
+from fairway.train.workspace import open_workspace
 from fairway.workloads.base import Dataset, Workload
 
 
@@ -27,21 +27,20 @@ def train(workload: Workload, settings: TrainSettings) -> Version:
     Raises:
         UsageError: a setting does not fit the data, or the model directory holds another training.
         DataError: the data cannot be had or is damaged.
-        StorageError: a directory cannot be written to; the last checkpoint is unharmed.
+        StorageError: a directory cannot be written to; the last checkpoint is unharmed, and what an object
+            store did not take is kept on this machine.
         StoppedError: SIGINT or SIGTERM came; a checkpoint is saved.
     """
-    model_dir = Path(settings.model_dir)
-    make_directory(model_dir)
-    make_directory(Path(settings.export_dir))
-    with lock_directory(model_dir, "train"):
+    with open_workspace(settings.model_dir, settings.export_dir) as workspace:
         dataset = workload.load(settings)
         settings = resolve(workload, settings, dataset)
-        run = _join_run(workload, settings, dataset)
+        run = _join_run(workload, settings, dataset, workspace.model_dir)
+        workspace.start()
         # TensorFlow reads this when it is imported; its notices are for its developers.
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         with without_notices():
             from fairway.train.session import run_session
-        return run_session(workload, settings, dataset, run)
+        return run_session(workload, settings, dataset, run, workspace)
 
 
 def resolve(workload: Workload, settings: TrainSettings, dataset: Dataset) -> TrainSettings:
@@ -66,9 +65,8 @@ def resolve(workload: Workload, settings: TrainSettings, dataset: Dataset) -> Tr
     )
 
 
-def _join_run(workload: Workload, settings: TrainSettings, dataset: Dataset) -> str:
+def _join_run(workload: Workload, settings: TrainSettings, dataset: Dataset, model_dir: Path) -> str:
     """Return the id of the model directory's run, a new one if it is empty, and write `config.json`."""
-    model_dir = Path(settings.model_dir)
     earlier = read_config(model_dir)
     now = {"workload": workload.name, "model_type": settings.model_type, "dataset": dataset.name}
     if earlier is not None:
@@ -77,7 +75,7 @@ def _join_run(workload: Workload, settings: TrainSettings, dataset: Dataset) -> 
         for name, value in now.items():
             if there[name] != value:
                 raise UsageError(
-                    f"{model_dir} holds a training of {name} {there[name]!r}, not {value!r}",
+                    f"{settings.model_dir} holds a training of {name} {there[name]!r}, not {value!r}",
                     hint="Choose another --model-dir, or remove this one to start afresh.",
                 )
     run = earlier["run"] if earlier else uuid.uuid4().hex

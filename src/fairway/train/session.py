@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -23,6 +22,7 @@ from fairway.train.evaluate import evaluate
 from fairway.train.export import export_model, servable_model
 from fairway.train.loop import Trainer
 from fairway.train.records import Records
+from fairway.train.workspace import Workspace
 from fairway.workloads.base import Dataset, Workload
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,9 @@ class StoppedError(FairwayError):
         self.exit_code = 128 + signum
 
 
-def run_session(workload: Workload, settings: TrainSettings, dataset: Dataset, run: str) -> Version:
+def run_session(
+    workload: Workload, settings: TrainSettings, dataset: Dataset, run: str, workspace: Workspace
+) -> Version:
     """Train from the newest checkpoint to the end and export, unless that is done already.
 
     Args:
@@ -50,6 +52,7 @@ def run_session(workload: Workload, settings: TrainSettings, dataset: Dataset, r
         settings: Resolved settings.
         dataset: The images.
         run: The run's id, by which its export is known again.
+        workspace: Where it works, and publishes the version.
 
     Raises:
         StorageError: a directory cannot be written to.
@@ -58,21 +61,21 @@ def run_session(workload: Workload, settings: TrainSettings, dataset: Dataset, r
     total = settings.train_steps or 0
     trainer = Trainer(workload, settings, dataset.train)
     checkpoints = Checkpoints(
-        Path(settings.model_dir) / CHECKPOINTS,
+        workspace.model_dir / CHECKPOINTS,
         model=trainer.model,
         optimizer=trainer.optimizer,
         step=trainer.step,
         seconds=trainer.seconds,
     )
     step = checkpoints.restore()
-    exported = _exported(Path(settings.export_dir), run, max(step, total))
+    exported = _exported(settings.export_dir, run, max(step, total))
     if exported:
         log.info("trained already: step %d of %d, version %d", step, total, exported.number)
         log.info("  train on with a larger --train-steps, or afresh with another --model-dir")
         return exported
     _announce(settings, dataset, step, total)
-    with Records(Path(settings.model_dir), step) as records:
-        _run_steps(trainer, settings, dataset, checkpoints, records, step)
+    with Records(workspace.model_dir, step) as records:
+        _run_steps(trainer, settings, dataset, checkpoints, records, step, workspace.check)
         step = max(step, total)
         model = servable_model(workload, settings, trainer.model)
         evaluation = evaluate(
@@ -86,9 +89,18 @@ def run_session(workload: Workload, settings: TrainSettings, dataset: Dataset, r
         )
         records.add_test(step, evaluation, dataset.test, workload.class_names)
     version = export_model(
-        workload, settings, dataset, model, evaluation, run=run, step=step, seconds=float(trainer.seconds)
+        workload,
+        settings,
+        dataset,
+        model,
+        evaluation,
+        workspace,
+        run=run,
+        step=step,
+        seconds=float(trainer.seconds),
     )
-    log.info("exported version %d to %s", version.number, version.path)
+    version = workspace.publish(version)
+    log.info("exported version %d to %s", version.number, version.uri)
     return version
 
 
@@ -113,6 +125,7 @@ def _run_steps(
     checkpoints: Checkpoints,
     records: Records,
     step: int,
+    check: Callable[[], None],
 ) -> None:
     total, interval = settings.train_steps or 0, settings.checkpoint_steps
     order = BatchOrder(len(dataset.train), settings.batch_size, settings.seed)
@@ -132,6 +145,7 @@ def _run_steps(
             if step % interval == 0 or step == total:
                 checkpoints.save(step)
                 saved = step
+                check()
     if received and step < total:
         if saved < step:
             checkpoints.save(step)
@@ -147,7 +161,7 @@ def check_finite(loss: float, step: int) -> None:
         )
 
 
-def _exported(export_dir: Path, run: str, step: int) -> Version | None:
+def _exported(export_dir: str, run: str, step: int) -> Version | None:
     """Return the complete version that this run exported at this step, if there is one."""
     for version in reversed(list_versions(export_dir)):
         manifest = version.manifest

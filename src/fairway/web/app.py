@@ -27,6 +27,7 @@ from starlette.staticfiles import StaticFiles
 from fairway.config import WebSettings
 from fairway.errors import DataError, FairwayError, ServerError
 from fairway.web.client import ModelServer, Prediction
+from fairway.web.files import Files
 from fairway.web.middleware import PathPrefix, ResponseHeaders, SameOrigin, clean_prefix
 from fairway.web.pictures import MAX_BYTES, png_data_url, read_picture
 from fairway.web.samples import Samples
@@ -46,7 +47,7 @@ def build_app(settings: WebSettings, transport: httpx.AsyncBaseTransport | None 
         transport: Replaces the network to the model server, for tests.
 
     Raises:
-        UsageError: the server's address or the path prefix is not one.
+        UsageError: the server's address, a directory's URI or the path prefix is not one.
     """
     pages = Pages(settings, ModelServer(settings.server, settings.model_name, transport))
     prefix = clean_prefix(settings.path_prefix)
@@ -88,6 +89,7 @@ class Pages:
         self.page = (STATIC / "index.html").read_bytes()
         self._settings = settings
         self._samples = Samples(settings)
+        self._model_dir, self._export_dir = Files(settings.model_dir), Files(settings.export_dir)
         self._decoders = anyio.CapacityLimiter(_DECODERS)
 
     async def index(self, request: Request) -> Response:
@@ -101,7 +103,9 @@ class Pages:
     async def state(self, request: Request) -> Response:
         """Return the state of the server, the training and the record, or 304 if nothing has changed."""
         server = await describe_server(self.server)
-        files = await run_sync(describe_files, self._settings, server["version"])
+        files = await run_sync(
+            describe_files, self._settings, self._model_dir, self._export_dir, server["version"]
+        )
         body = orjson.dumps({"server": with_training(server, files["training"]), **files})
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         # A proxy that compresses makes the tag a weak one.

@@ -1,4 +1,4 @@
-"""What trainings leave on disk for the page: curves, progress, the record of a version.
+"""What trainings leave for the page: curves, progress, the record of a version.
 
 A reader beside a writer: files may be missing, half-written, or of another program; then there is less
 to show, never an error.
@@ -11,11 +11,12 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Any, Literal
 
-from fairway.storage.exports import CURVES, Manifest, read_version
+from fairway.storage.manifest import CURVES, MANIFEST, Manifest
 from fairway.storage.model_dir import CONFIG, METRICS
+from fairway.web.files import Files
 
 # More points than a chart is wide would only slow the page down.
 MAX_POINTS = 240
@@ -74,16 +75,18 @@ class Training:
     curve: Curve | None
 
 
-def read_training(model_dir: Path, now_s: float | None = None) -> Training | None:
+def read_training(model_dir: Files, now_s: float | None = None) -> Training | None:
     """Return how far the training in a model directory is; `None` if there is none to be seen."""
-    path = model_dir / CONFIG
+    file = model_dir.read(CONFIG)
+    if file is None:
+        return None
     try:
-        config, started_s = json.loads(path.read_bytes()), path.stat().st_mtime
+        config, started_s = json.loads(file.content), file.entry.modified
         run, total = str(config["run"]), config.get("train_steps")
         model_type = str(config.get("model_type", ""))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    curve = read_curve(model_dir / METRICS)
+    curve = read_curve(model_dir, METRICS)
     step = curve.steps[-1] if curve and curve.steps else 0
     now = time.time() if now_s is None else now_s
     return Training(
@@ -97,15 +100,13 @@ def read_training(model_dir: Path, now_s: float | None = None) -> Training | Non
     )
 
 
-def read_curve(path: Path) -> Curve | None:
+def read_curve(directory: Files, key: str) -> Curve | None:
     """Return the curves in a `metrics.jsonl`; `None` if it cannot be read or holds none.
 
     A step that was trained again after an interruption counts as it was the last time.
     """
-    try:
-        lines = list(_lines(path.read_bytes()))
-    except OSError:
-        return None
+    file = directory.read(key)
+    lines = list(_lines(file.content)) if file else []
     points = {line["step"]: line for line in lines if {"loss", "accuracy"} <= line.keys()}
     tests = [line for line in lines if {"test_loss", "test_accuracy"} <= line.keys()]
     if not points and not tests:
@@ -123,16 +124,16 @@ def read_curve(path: Path) -> Curve | None:
     )
 
 
-def read_record(export_dir: Path, version: int) -> dict[str, Any] | None:
+def read_record(export_dir: Files, version: int) -> dict[str, Any] | None:
     """Return what `fairway.json` and the curves beside it say of a version; `None` if they are not here."""
-    path = export_dir / str(version)
-    manifest = read_version(path).manifest
-    if manifest is None:
+    file = export_dir.read(f"{version}/{MANIFEST}")
+    if file is None:
         return None
-    curve = read_curve(path / CURVES)
+    curve = read_curve(export_dir, f"{version}/{CURVES}")
     try:
+        manifest = Manifest.from_json(file.content)
         return _describe(manifest) | {"version": version, "curve": curve.as_json() if curve else None}
-    except AttributeError:  # a manifest whose parts are not what they should be
+    except (ValueError, AttributeError):  # a manifest, or parts of one, that are not what they should be
         return None
 
 
@@ -158,8 +159,9 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
 
 
 def _source_words(source: str) -> str:
-    """Return where data was read from, without telling visitors how this machine's disk is laid out."""
-    return f"directory {PurePath(source).name}" if PurePath(source).is_absolute() else source
+    """Return where data was read from, without telling visitors how a disk or a bucket is laid out."""
+    is_directory = "://" in source or PurePath(source).is_absolute()
+    return f"directory {PurePath(source).name}" if is_directory else source
 
 
 def _state(

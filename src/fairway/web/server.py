@@ -14,7 +14,7 @@ def run(settings: WebSettings) -> None:
     """Show the web UI until SIGTERM or Ctrl-C.
 
     Raises:
-        UsageError: the server's address or the path prefix is not one.
+        UsageError: the server's address, a directory's URI or the path prefix is not one.
         FairwayError: the port cannot be had.
     """
     app = build_app(settings)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from fairway.config import WebSettings
 from fairway.errors import ServerError
 from fairway.web.client import ModelServer, ServerStatus
+from fairway.web.files import Files
 from fairway.web.records import Training, read_record, read_training
 
 
@@ -21,15 +21,19 @@ async def describe_server(server: ModelServer) -> dict[str, Any]:
     return {"state": status.state, "version": status.version, "message": message, "hint": hint}
 
 
-def describe_files(settings: WebSettings, version: int | None) -> dict[str, Any]:
-    """Return `training` and `record` as far as their directories are at hand; reads the disk.
+def describe_files(
+    settings: WebSettings, model_dir: Files, export_dir: Files, version: int | None
+) -> dict[str, Any]:
+    """Return `training` and `record` as far as their directories are at hand; reads them.
 
     Args:
-        settings: Where the directories are.
+        settings: What the directories are called.
+        model_dir: That of the training.
+        export_dir: That of the record.
         version: The served one; `None` if there is none.
     """
-    record = read_record(Path(settings.export_dir), version) if version is not None else None
-    training = read_training(Path(settings.model_dir))
+    record = read_record(export_dir, version) if version is not None else None
+    training = read_training(model_dir)
     if record and training and training.state == "finished" and record["run"] == training.run:
         training = None  # it is the record's
     return {
@@ -89,7 +93,10 @@ def _describe_training(training: Training) -> dict[str, Any]:
 
 
 def _no_record(settings: WebSettings, version: int | None) -> str:
+    # Visitors need not know the bucket.
+    where = settings.export_dir.rstrip("/").rpartition("/")[2] if "://" in settings.export_dir else ""
     return (
-        f"No training record at hand: version {version} is not in export directory {settings.export_dir}. "
+        f"No training record at hand: version {version} is not in export directory "
+        f"{where or settings.export_dir}. "
         "Predictions work all the same; name the export directory with --export-dir."
     )

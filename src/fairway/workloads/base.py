@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fairway.config import DatasetName, TrainSettings
-from fairway.storage.exports import DatasetRecord
+from fairway.storage.manifest import DatasetRecord
 
 if TYPE_CHECKING:
     import keras

@@ -21,15 +21,8 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
-from fairway.storage.exports import (
-    MANIFEST,
-    SAVED_MODEL,
-    TFLITE,
-    DatasetRecord,
-    Manifest,
-    describe_files,
-)
 from fairway.storage.files import sha256
+from fairway.storage.manifest import MANIFEST, SAVED_MODEL, TFLITE, DatasetRecord, Manifest, describe_files
 from fairway.tfs.signatures import Signature, signatures_to_json
 
 

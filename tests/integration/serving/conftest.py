@@ -28,7 +28,7 @@ class Server:
         launcher: Python code to run instead of the plain command.
     """
 
-    def __init__(self, base_path: Path, name: str = "m", launcher: str = "") -> None:
+    def __init__(self, base_path: Path | str, name: str = "m", launcher: str = "") -> None:
         command = ["-c", launcher] if launcher else ["-m", "fairway"]
         self.process = subprocess.Popen(
             [
@@ -147,7 +147,7 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def serve(**options: Any) -> Server:
-        servers.append(Server(tmp_path / "export", **options))
+        servers.append(Server(**{"base_path": tmp_path / "export"} | options))
         return servers[-1]
 
     yield serve

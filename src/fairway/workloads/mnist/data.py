@@ -10,13 +10,16 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import logging
-from pathlib import Path
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fairway.config import DataSettings, cache_dir
 from fairway.errors import DataError, FairwayError
+from fairway.storage.cache import local_copy
 from fairway.storage.files import sha256, storage_errors
 from fairway.workloads.base import Dataset, Split
 from fairway.workloads.mnist.download import download
@@ -29,6 +32,7 @@ PARTS = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 NPZ = "mnist.npz"
+_NAMES = [NPZ, *(f"{name}{end}" for part in PARTS.values() for name in part for end in ("", ".gz"))]
 
 # SHA-256 of the values alone, without the 16 or 8 bytes of the IDX header.
 _GENUINE = {
@@ -45,22 +49,31 @@ _HELD_OUT_PER_CLASS = 50
 _CLASSES = 10
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A directory of this machine with the files, and the name by which the user knows it."""
+
+    path: Path
+    name: str
+
+
 def load(settings: DataSettings) -> Dataset:
     """Return the training and the test images that the settings name.
 
     Raises:
         DataError: they cannot be had, are damaged, or are not genuine although that was asked for.
+        StorageError: the directory lies in an object store, which does not answer or refuses.
     """
-    directory = None
+    place = None
     if settings.dataset != "embedded":
-        directory = _find(settings) or _fetch(settings)
-    if directory is None:
+        place = _find(settings) or _fetch(settings)
+    if place is None:
         return _load_embedded()
-    train, test = _read_split(settings, directory, "train"), _read_split(settings, directory, "test")
+    train, test = _read_split(settings, place, "train"), _read_split(settings, place, "test")
     return Dataset(
         name="custom" if settings.dataset == "custom" else "mnist",
-        source=str(directory),
-        sha256={path.name: sha256(path) for path in _files(directory)},
+        source=place.name,
+        sha256={path.name: sha256(path) for path in _files(place.path)},
         train=train,
         test=test,
     )
@@ -71,33 +84,35 @@ def load_test(settings: DataSettings) -> Split:
 
     Raises:
         DataError: no data is at hand, or it is damaged.
+        StorageError: the directory lies in an object store, which does not answer or refuses.
     """
-    directory = None if settings.dataset == "embedded" else _find(settings)
-    if directory is not None:
-        return _read_split(settings, directory, "test")
+    place = None if settings.dataset == "embedded" else _find(settings)
+    if place is not None:
+        return _read_split(settings, place, "test")
     if settings.dataset in ("mnist", "custom"):
         raise _no_data(f"no images in {settings.data_dir or cache_dir() / 'mnist'}")
     return _load_embedded().test
 
 
-def _find(settings: DataSettings) -> Path | None:
+def _find(settings: DataSettings) -> _Place | None:
     """Return the directory that holds the files already; a directory the user named must hold them."""
     if settings.data_dir is not None:
-        directory = Path(settings.data_dir).expanduser()
-        if not _files(directory):
+        path = local_copy(settings.data_dir, _choose)
+        place = _Place(path, settings.data_dir if "://" in settings.data_dir else str(path))
+        if not _files(path):
             names = ", ".join(name for part in PARTS.values() for name in part)
             raise DataError(
-                f"no MNIST files in data directory {directory}",
+                f"no MNIST files in data directory {place.name}",
                 hint=f"It must hold {NPZ}, or {names}, each gzipped (.gz) or not.",
             )
-        return directory
+        return place
     if settings.dataset == "custom":
         raise DataError("--dataset custom needs a data directory", hint="Name it with --data-dir.")
     cache = cache_dir() / "mnist"
-    return cache if _files(cache) else None
+    return _Place(cache, str(cache)) if _files(cache) else None
 
 
-def _fetch(settings: DataSettings) -> Path | None:
+def _fetch(settings: DataSettings) -> _Place | None:
     """Download the files into the cache; `None` if that fails and the embedded digits may serve."""
     cache = cache_dir() / "mnist"
     try:
@@ -107,7 +122,7 @@ def _fetch(settings: DataSettings) -> Path | None:
             raise _no_data(err.message) from err
         log.warning("%s; going on with the 5,000 embedded digits", err.message)
         return None
-    return cache
+    return _Place(cache, str(cache))
 
 
 def _no_data(why: str) -> DataError:
@@ -120,32 +135,40 @@ def _no_data(why: str) -> DataError:
 
 def _files(directory: Path) -> list[Path]:
     """Return the files of the first complete container in a directory: IDX, else npz, else nothing."""
-    found = [_file(directory, name) for part in PARTS.values() for name in part]
+    names = [name for name in _NAMES if (directory / name).is_file()]
+    return [directory / name for name in _choose(names)]
+
+
+def _choose(names: Collection[str]) -> list[str]:
+    """Return those of some file names that make up the first complete container."""
+    found = [_either(name, names) for part in PARTS.values() for name in part]
     if all(found):
-        return [path for path in found if path]
-    npz = directory / NPZ
-    return [npz] if npz.is_file() else []
+        return [name for name in found if name]
+    return [NPZ] if NPZ in names else []
 
 
-def _file(directory: Path, name: str) -> Path | None:
-    candidates = (directory / f"{name}.gz", directory / name)
-    return next((path for path in candidates if path.is_file()), None)
+def _either(name: str, names: Collection[str]) -> str | None:
+    return next((each for each in (f"{name}.gz", name) if each in names), None)
 
 
-def _read_split(settings: DataSettings, directory: Path, part: str) -> Split:
-    files = _files(directory)
-    if files[0].name == NPZ:
-        images, labels = read_npz(files[0], f"x_{part}", f"y_{part}")
-    else:
-        images, labels = (read_idx(path) for path in files if path.name.startswith(PARTS[part]))
-    where = f"{directory} ({part} images)"
-    _check_format(images, labels, where)
+def _read_split(settings: DataSettings, place: _Place, part: str) -> Split:
+    files = _files(place.path)
+    try:
+        if files[0].name == NPZ:
+            images, labels = read_npz(files[0], f"x_{part}", f"y_{part}")
+        else:
+            images, labels = (read_idx(path) for path in files if path.name.startswith(PARTS[part]))
+    except DataError as err:
+        # It names the copy in the cache, of which the user need not know.
+        raise DataError(err.message.replace(str(place.path), place.name), hint=err.hint) from err
+    _check_format(images, labels, f"{place.name} ({part} images)")
     if settings.dataset != "custom":
         for name, array in zip(PARTS[part], (images, labels), strict=True):
-            _check_genuine(name, array, directory)
+            _check_genuine(name, array, place.name)
     words = "training" if part == "train" else part
     custom = settings.dataset == "custom"
-    name = f"the {words} images of {directory.name}" if custom else f"the MNIST {words} set"
+    last = PurePosixPath(place.name).name
+    name = f"the {words} images of {last}" if custom else f"the MNIST {words} set"
     return Split(images, labels.astype(np.int64), name)
 
 
@@ -163,7 +186,7 @@ def _check_format(images: NDArray[np.uint8], labels: NDArray[np.uint8], where: s
         raise DataError(f"{where}: {problem}", hint="Name another directory with --data-dir.")
 
 
-def _check_genuine(name: str, array: NDArray[np.uint8], directory: Path) -> None:
+def _check_genuine(name: str, array: NDArray[np.uint8], directory: str) -> None:
     found = hashlib.sha256(array.tobytes()).hexdigest()
     if found != _GENUINE[name]:
         raise DataError(
