@@ -20,8 +20,8 @@ from fairway.storage.manifest import MANIFEST
 from fairway.storage.mirror import Mirror
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, METRICS
 from fairway.storage.publish import fetch_version, publish_version
+from fairway.storage.stores.uri import open_store, split_uri
 from fairway.storage.transfer import THREADS
-from fairway.storage.uri import open_store, split_uri
 from tests.manifests import make_version
 from tests.servers.moto import Moto
 from tests.servers.proxy import FaultProxy

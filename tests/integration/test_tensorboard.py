@@ -15,8 +15,8 @@ import httpx
 import psutil
 import pytest
 
-from fairway.storage.store import Store
-from fairway.storage.uri import open_store
+from fairway.storage.stores.store import Store
+from fairway.storage.stores.uri import open_store
 from tests.conftest import Fairway
 from tests.servers.fixtures import use
 from tests.servers.moto import Moto

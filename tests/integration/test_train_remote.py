@@ -19,7 +19,7 @@ import pytest
 from fairway.storage.checkpoints import list_checkpoints
 from fairway.storage.exports import Version, list_versions
 from fairway.storage.model_dir import METRICS
-from fairway.storage.uri import open_store
+from fairway.storage.stores.uri import open_store
 from tests.conftest import Fairway
 from tests.integration.serving.conftest import Server
 from tests.integration.test_tensorboard import tensorboard

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import httpx
 import pytest
 
-from fairway.storage.uri import open_store
+from fairway.storage.stores.uri import open_store
 from tests.servers.fixtures import use
 from tests.servers.moto import Moto
 from tests.servers.proxy import Answer, FaultProxy

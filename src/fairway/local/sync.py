@@ -18,8 +18,8 @@ from fairway.storage.files import storage_errors
 from fairway.storage.mirror import send_model_dir
 from fairway.storage.model_dir import CONFIG
 from fairway.storage.outage import Outage
+from fairway.storage.stores.uri import local_path
 from fairway.storage.sync import StoppedError, Sync
-from fairway.storage.uri import local_path
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _SLICE_S = 0.2

@@ -16,7 +16,7 @@ from fairway.config import TensorBoardSettings
 from fairway.errors import FairwayError, missing_extra
 from fairway.net.ports import claim_port
 from fairway.storage.follow import follow
-from fairway.storage.uri import local_path, open_store
+from fairway.storage.stores.uri import local_path, open_store
 
 log = logging.getLogger(__name__)
 

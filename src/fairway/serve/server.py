@@ -14,7 +14,7 @@ from fairway.net.ports import listen, reachable
 from fairway.serve.cache import Cache
 from fairway.serve.http import App
 from fairway.serve.versions import Versions
-from fairway.storage.uri import local_path
+from fairway.storage.stores.uri import local_path
 
 # Requests that are not answered on the event loop. LiteRT takes one at a time; the others serve TensorFlow.
 _THREADS = 4

@@ -1,1 +1,1 @@
-"""Where models live: atomic files on disk, and the layout of an export directory."""
+"""Where models live: export and model directories, on a disk or in an object store."""

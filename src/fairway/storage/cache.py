@@ -14,9 +14,9 @@ from fairway.config import cache_dir
 from fairway.errors import StorageError
 from fairway.progress import Progress
 from fairway.storage.files import scratch_directory, storage_errors, write_atomic
-from fairway.storage.store import Entry, Store
+from fairway.storage.stores.store import Entry, Store
+from fairway.storage.stores.uri import local_path, open_store
 from fairway.storage.transfer import download_files
-from fairway.storage.uri import local_path, open_store
 
 Choose = Callable[[Collection[str]], list[str]]
 """Returns which of some file names are needed."""

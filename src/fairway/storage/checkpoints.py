@@ -20,7 +20,7 @@ from fairway.errors import StorageError
 from fairway.storage.files import ABANDONED_S, sha256, storage_errors
 from fairway.storage.manifest import check_files
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, METRICS
-from fairway.storage.store import NotThereError, Store
+from fairway.storage.stores.store import NotThereError, Store
 from fairway.storage.transfer import download_files, in_parallel
 
 STAGING = ".staging"

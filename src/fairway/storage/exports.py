@@ -23,9 +23,9 @@ from pathlib import Path
 from fairway.errors import StorageError
 from fairway.storage.files import sha256, storage_errors
 from fairway.storage.manifest import MANIFEST, SAVED_MODEL, Manifest
-from fairway.storage.store import Entry, NotThereError, Store
+from fairway.storage.stores.store import Entry, NotThereError, Store
+from fairway.storage.stores.uri import join_uri, local_path, open_store
 from fairway.storage.transfer import download_files, in_parallel
-from fairway.storage.uri import join_uri, local_path, open_store
 
 CLAIMS = ".claims"
 

@@ -15,7 +15,7 @@ from fairway.config import cache_dir
 from fairway.progress import Progress
 from fairway.storage.files import scratch_directory, storage_errors
 from fairway.storage.outage import Outage
-from fairway.storage.store import Count, Entry, NotThereError, Store, is_key, uncounted
+from fairway.storage.stores.store import Count, Entry, NotThereError, Store, is_key, uncounted
 from fairway.storage.transfer import in_parallel
 
 INTERVAL_S = 5.0

@@ -34,9 +34,9 @@ from fairway.storage.files import storage_errors
 from fairway.storage.manifest import describe_files
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, KEPT_CHECKPOINTS, METRICS
 from fairway.storage.outage import Outage
-from fairway.storage.store import ExistsError, Store
+from fairway.storage.stores.store import ExistsError, Store
+from fairway.storage.stores.uri import open_store
 from fairway.storage.transfer import in_parallel, upload_files
-from fairway.storage.uri import open_store
 
 INTERVAL_S = 5.0
 """Seconds between two looks for something new: what a watcher in the cloud lags behind."""

@@ -27,9 +27,9 @@ from fairway.storage.files import (
     storage_errors,
 )
 from fairway.storage.manifest import MANIFEST, SAVED_MODEL, Manifest, describe_files
-from fairway.storage.store import Count, Entry, ExistsError, NotThereError, Store, uncounted
+from fairway.storage.stores.store import Count, Entry, ExistsError, NotThereError, Store, uncounted
+from fairway.storage.stores.uri import join_uri, local_path, open_store
 from fairway.storage.transfer import download_files, upload_files
-from fairway.storage.uri import join_uri, local_path, open_store
 
 _NEW = ".new-"
 _OLD = ".old-"

@@ -19,7 +19,7 @@ from fairway.storage.exports import Catalog, Version, damaged_files, list_versio
 from fairway.storage.files import scratch_directory
 from fairway.storage.outage import explain
 from fairway.storage.publish import fetch_version, keep_newest, publish_version, remove_version
-from fairway.storage.uri import local_path, open_store, split_uri
+from fairway.storage.stores.uri import local_path, open_store, split_uri
 
 FIRST_RETRY_S = 2.0
 MAX_RETRY_S = 300.0

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fairway.storage.files import storage_errors
-from fairway.storage.store import Count, Store, uncounted
+from fairway.storage.stores.store import Count, Store, uncounted
 
 T = TypeVar("T")
 

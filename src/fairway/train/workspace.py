@@ -17,7 +17,7 @@ from fairway.storage.exports import Version, next_version, read_version
 from fairway.storage.files import lock_directory, make_directory, storage_errors
 from fairway.storage.mirror import PATIENCE_S, Mirror
 from fairway.storage.publish import TakenError, publish_version
-from fairway.storage.uri import local_path, open_store
+from fairway.storage.stores.uri import local_path, open_store
 
 _RETRY_S = 1.0
 _PROBE = ".probe"

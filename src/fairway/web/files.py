@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fairway.errors import FairwayError
-from fairway.storage.store import Entry, NotThereError
-from fairway.storage.uri import local_path, open_store
+from fairway.storage.stores.store import Entry, NotThereError
+from fairway.storage.stores.uri import local_path, open_store
 
 FRESH_S = 4.0
 """Seconds for which a file of an object store is not asked for again, however many visitors poll."""

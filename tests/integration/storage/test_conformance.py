@@ -1,4 +1,4 @@
-"""The promises of `fairway.storage.store`, kept by every kind of store against a real server.
+"""The promises of `fairway.storage.stores.store`, kept by every kind of store against a real server.
 
 What a server cannot show is marked here, and in the table of docs/reference/storage.md.
 """
@@ -16,8 +16,8 @@ import pytest
 
 from fairway.errors import StorageError
 from fairway.storage.files import sha256
-from fairway.storage.store import Entry, ExistsError, NotThereError, Store
-from fairway.storage.uri import open_store
+from fairway.storage.stores.store import Entry, ExistsError, NotThereError, Store
+from fairway.storage.stores.uri import open_store
 from tests.servers.fixtures import except_on
 from tests.servers.process import StoreServer
 from tests.servers.swift import Swift

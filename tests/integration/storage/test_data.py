@@ -10,7 +10,7 @@ import pytest
 
 from fairway.config import DataSettings
 from fairway.errors import DataError
-from fairway.storage.uri import open_store
+from fairway.storage.stores.uri import open_store
 from fairway.workloads.mnist import data
 from tests.servers.moto import Moto
 from tests.servers.process import StoreServer

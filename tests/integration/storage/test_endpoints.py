@@ -20,9 +20,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fairway.errors import StorageError
-from fairway.storage import retry
-from fairway.storage.store import Store
-from fairway.storage.uri import open_store
+from fairway.storage.stores import retry
+from fairway.storage.stores.store import Store
+from fairway.storage.stores.uri import open_store
 from tests.dead import black_hole, refusing, silent
 from tests.servers.s3 import s3_environment
 

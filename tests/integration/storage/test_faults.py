@@ -14,13 +14,13 @@ import botocore.auth
 import pytest
 
 from fairway.errors import StorageError
-from fairway.storage import retry
 from fairway.storage.checkpoints import list_checkpoints
 from fairway.storage.exports import find_version, list_versions
 from fairway.storage.manifest import MANIFEST, describe_files
 from fairway.storage.mirror import Mirror
 from fairway.storage.publish import fetch_version, publish_version
-from fairway.storage.uri import open_store
+from fairway.storage.stores import retry
+from fairway.storage.stores.uri import open_store
 from tests.integration.storage.test_mirror import make_model_dir, wait_for
 from tests.integration.storage.writers import write_checkpoint
 from tests.manifests import make_version

@@ -21,8 +21,8 @@ import pytest
 from fairway.storage.checkpoints import fetch_model_dir
 from fairway.storage.exports import list_versions
 from fairway.storage.model_dir import CHECKPOINTS, METRICS
-from fairway.storage.store import NotThereError, Store
-from fairway.storage.uri import open_store
+from fairway.storage.stores.store import NotThereError, Store
+from fairway.storage.stores.uri import open_store
 from tests.conftest import ROOT
 from tests.servers.process import StoreServer
 

@@ -11,11 +11,11 @@ import pytest
 
 from fairway.errors import StorageError
 from fairway.storage import checkpoints as module
-from fairway.storage import retry
 from fairway.storage.checkpoints import fetch_model_dir, list_checkpoints
 from fairway.storage.mirror import ConflictError, Mirror, send_model_dir
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, METRICS
-from fairway.storage.uri import open_store
+from fairway.storage.stores import retry
+from fairway.storage.stores.uri import open_store
 from tests.integration.storage.writers import write_checkpoint
 from tests.servers.moto import Moto
 from tests.servers.process import StoreServer

@@ -19,7 +19,7 @@ from fairway.storage.publish import (
     publish_version,
     remove_version,
 )
-from fairway.storage.uri import local_path, open_store
+from fairway.storage.stores.uri import local_path, open_store
 from tests.manifests import make_version
 from tests.servers.moto import Moto
 from tests.servers.process import StoreServer

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from fairway.storage import retry
 from fairway.storage.exports import find_version, list_versions
 from fairway.storage.manifest import MANIFEST
 from fairway.storage.outage import Outage
 from fairway.storage.publish import publish_version, remove_version
+from fairway.storage.stores import retry
 from fairway.storage.sync import Sync
 from tests.conftest import Fairway
 from tests.manifests import make_version

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import StorageError
-from fairway.storage import retry
-from fairway.storage.s3_parts import PART_BYTES
-from fairway.storage.store import ExistsError, Store
-from fairway.storage.uri import open_store
+from fairway.storage.stores import retry
+from fairway.storage.stores.s3_parts import PART_BYTES
+from fairway.storage.stores.store import ExistsError, Store
+from fairway.storage.stores.uri import open_store
 from tests.servers.fixtures import use
 from tests.servers.gcs import GcsEmulator
 from tests.servers.moto import Moto

@@ -20,8 +20,8 @@ from fairway.storage.manifest import MANIFEST, describe_files
 from fairway.storage.mirror import Mirror
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, METRICS
 from fairway.storage.publish import keep_newest, publish_version
+from fairway.storage.stores.uri import open_store
 from fairway.storage.transfer import upload_files
-from fairway.storage.uri import open_store
 from tests.manifests import make_version
 
 KEEP = 3

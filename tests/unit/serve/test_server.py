@@ -47,7 +47,7 @@ def test_a_uri_that_is_none(uri: str) -> None:
 
 def test_a_store_whose_extra_is_not_installed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    for name in [name for name in sys.modules if name.startswith("fairway.storage.s3")]:
+    for name in [name for name in sys.modules if name.startswith("fairway.storage.stores.s3")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "boto3", None)
 

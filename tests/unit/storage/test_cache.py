@@ -11,8 +11,8 @@ import pytest
 from fairway.errors import StorageError
 from fairway.storage import cache as module
 from fairway.storage.cache import cache_path, local_copy
-from fairway.storage.local import LocalStore
-from fairway.storage.store import Entry
+from fairway.storage.stores.local import LocalStore
+from fairway.storage.stores.store import Entry
 
 URI = "s3://bucket/some/data"
 

@@ -12,8 +12,8 @@ import pytest
 from fairway.errors import StorageError
 from fairway.storage.files import ABANDONED_S
 from fairway.storage.follow import Follower, follow
-from fairway.storage.local import LocalStore
-from fairway.storage.store import Entry
+from fairway.storage.stores.local import LocalStore
+from fairway.storage.stores.store import Entry
 
 NAME = "run/events.out.tfevents.1.host"
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import StorageError, UsageError
-from fairway.storage.local import LocalStore
-from fairway.storage.store import Entry
+from fairway.storage.stores.local import LocalStore
+from fairway.storage.stores.store import Entry
 from fairway.web import files as module
 from fairway.web.files import FRESH_S, Files
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from fairway.errors import UsageError
-from fairway.storage.store import Store
+from fairway.storage.stores.store import Store
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
@@ -72,14 +72,14 @@ def open_store(uri: str) -> Store:
     """
     path = local_path(uri)
     if path is not None:
-        from fairway.storage.local import LocalStore
+        from fairway.storage.stores.local import LocalStore
 
         return LocalStore(uri, path)
     scheme, bucket, prefix = split_uri(uri)
     if scheme == "s3":
-        from fairway.storage.s3 import S3Store
+        from fairway.storage.stores.s3 import S3Store
 
         return S3Store(uri.rstrip("/"), bucket, prefix)
-    from fairway.storage.gcs import GcsStore
+    from fairway.storage.stores.gcs import GcsStore
 
     return GcsStore(uri.rstrip("/"), bucket, prefix)

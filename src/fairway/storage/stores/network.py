@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from fairway.storage.retry import ATTEMPT_S
+from fairway.storage.stores.retry import ATTEMPT_S
 
 Address = tuple[socket.AddressFamily, Any]
 

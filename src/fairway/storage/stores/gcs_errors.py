@@ -8,7 +8,7 @@ from google.auth import exceptions as auth
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from urllib3.exceptions import HTTPError
 
-from fairway.storage.network import UnreachableError
+from fairway.storage.stores.network import UnreachableError
 
 ERRORS = (
     api.GoogleAPIError,

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fairway.storage.network import UnreachableError, endpoint_of, reach
+from fairway.storage.stores.network import UnreachableError, endpoint_of, reach
 from tests.dead import black_hole, refusing
 
 WAIT_S = 0.3

@@ -9,7 +9,7 @@ from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
 from fairway.errors import StorageError
-from fairway.storage.network import UnreachableError, endpoint_of
+from fairway.storage.stores.network import UnreachableError, endpoint_of
 
 ERRORS = (boto.BotoCoreError, boto.ClientError, UnreachableError, HTTPError)
 """All that a call of boto3, or the look at its endpoint before, may raise."""

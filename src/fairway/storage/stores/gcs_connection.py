@@ -17,10 +17,10 @@ from google.cloud.storage import Client
 from requests.adapters import HTTPAdapter
 
 from fairway.errors import StorageError, UsageError
-from fairway.storage import gcs_errors
-from fairway.storage.network import endpoint_of, reach
-from fairway.storage.retry import ATTEMPT_S, DEADLINE_S, FIRST_DELAY_S, MAX_DELAY_S, with_retries
-from fairway.storage.store import NotThereError
+from fairway.storage.stores import gcs_errors
+from fairway.storage.stores.network import endpoint_of, reach
+from fairway.storage.stores.retry import ATTEMPT_S, DEADLINE_S, FIRST_DELAY_S, MAX_DELAY_S, with_retries
+from fairway.storage.stores.store import NotThereError
 
 CONNECTIONS = 32
 """Kept open: one for each of 16 transfer threads, and as many for deletions."""

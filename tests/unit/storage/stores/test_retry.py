@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from fairway.storage.retry import ATTEMPT_S, DEADLINE_S, with_retries
+from fairway.storage.stores.retry import ATTEMPT_S, DEADLINE_S, with_retries
 
 
 class PassingError(Exception):

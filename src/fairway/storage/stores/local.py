@@ -11,7 +11,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fairway.storage.files import UNFINISHED, fsync_path, storage_errors
-from fairway.storage.store import Count, Entry, ExistsError, NotThereError, check_key, is_key, uncounted
+from fairway.storage.stores.store import (
+    Count,
+    Entry,
+    ExistsError,
+    NotThereError,
+    check_key,
+    is_key,
+    uncounted,
+)
 
 
 class LocalStore:

@@ -15,9 +15,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from fairway.errors import StorageError, UsageError
-from fairway.storage import retry
-from fairway.storage.store import ExistsError, NotThereError, Store
-from fairway.storage.uri import open_store
+from fairway.storage.stores import retry
+from fairway.storage.stores.store import ExistsError, NotThereError, Store
+from fairway.storage.stores.uri import open_store
 
 Answer = tuple[int, dict[str, Any] | bytes]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import UsageError
-from fairway.storage.uri import join_uri, local_path, open_store, split_uri
+from fairway.storage.stores.uri import join_uri, local_path, open_store, split_uri
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Absent())
 from fairway.errors import FairwayError
-from fairway.storage.uri import open_store
+from fairway.storage.stores.uri import open_store
 try:
     open_store({uri!r})
 except FairwayError as err:

@@ -10,10 +10,18 @@ from typing import Any, BinaryIO, TypeVar
 
 from fairway.errors import StorageError, missing_extra
 from fairway.storage.files import storage_errors
-from fairway.storage.store import Count, Entry, ExistsError, NotThereError, check_key, is_key, uncounted
+from fairway.storage.stores.store import (
+    Count,
+    Entry,
+    ExistsError,
+    NotThereError,
+    check_key,
+    is_key,
+    uncounted,
+)
 
 try:
-    from fairway.storage.gcs_connection import (
+    from fairway.storage.stores.gcs_connection import (
         TIMEOUT,
         ConditionError,
         GcsConnection,

@@ -16,11 +16,11 @@ from botocore.config import Config
 from botocore.loaders import create_loader
 
 from fairway.errors import StorageError
-from fairway.storage import s3_errors
-from fairway.storage.network import reach
-from fairway.storage.retry import ATTEMPT_S, with_retries
-from fairway.storage.s3_settings import S3Settings, default_region, is_aws
-from fairway.storage.store import NotThereError
+from fairway.storage.stores import s3_errors
+from fairway.storage.stores.network import reach
+from fairway.storage.stores.retry import ATTEMPT_S, with_retries
+from fairway.storage.stores.s3_settings import S3Settings, default_region, is_aws
+from fairway.storage.stores.store import NotThereError
 
 AWS = "https://s3.amazonaws.com"
 _DESCRIPTIONS = create_loader()

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import StorageError, UsageError
-from fairway.storage.s3_connection import make_client
-from fairway.storage.s3_settings import S3Settings, default_region, explain, is_aws, s3_settings
-from fairway.storage.uri import open_store
+from fairway.storage.stores.s3_connection import make_client
+from fairway.storage.stores.s3_settings import S3Settings, default_region, explain, is_aws, s3_settings
+from fairway.storage.stores.uri import open_store
 
 AWS_WEST = "https://s3.us-west-2.amazonaws.com"
 

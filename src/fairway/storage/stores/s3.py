@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from fairway.errors import StorageError, missing_extra
 from fairway.storage.files import storage_errors
-from fairway.storage.s3_parts import (
+from fairway.storage.stores.s3_parts import (
     PART_BYTES,
     PARTS_AT_ONCE,
     at_once,
@@ -20,17 +20,25 @@ from fairway.storage.s3_parts import (
     tag_of,
     write_at,
 )
-from fairway.storage.s3_settings import explain, s3_settings
-from fairway.storage.store import Count, Entry, ExistsError, NotThereError, check_key, is_key, uncounted
+from fairway.storage.stores.s3_settings import explain, s3_settings
+from fairway.storage.stores.store import (
+    Count,
+    Entry,
+    ExistsError,
+    NotThereError,
+    check_key,
+    is_key,
+    uncounted,
+)
 
 try:
-    from fairway.storage.s3_connection import (
+    from fairway.storage.stores.s3_connection import (
         ConditionError,
         PastTheEndError,
         S3Connection,
         UnknownRequestError,
     )
-    from fairway.storage.s3_errors import raise_refusal
+    from fairway.storage.stores.s3_errors import raise_refusal
 except ImportError as err:
     raise missing_extra("boto3", "s3", "s3://…") from err
 

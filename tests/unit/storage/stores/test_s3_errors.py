@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from botocore import exceptions as boto
 
-from fairway.storage.network import UnreachableError
-from fairway.storage.s3_errors import Place, code_of, is_transient, raise_refusal, storage_error
+from fairway.storage.stores.network import UnreachableError
+from fairway.storage.stores.s3_errors import Place, code_of, is_transient, raise_refusal, storage_error
 
 PLACE = Place("models", "https://store:9000", "us-east-1")
 PLAIN = Place("models", "http://store:9000", "us-east-1")
