@@ -153,6 +153,9 @@ class TrainSettings(DataSettings):
     export_dir: str = EXPORT_DIR
     """Directory that gets one servable version per finished run."""
 
+    keep: Annotated[Count | None, Range(minimum=1)] = None
+    """Versions to keep in the export directory: older ones are deleted after an export. Default: all."""
+
 
 @Parameter(name="*", name_transform=lambda name: name)
 @dataclass(frozen=True, kw_only=True)

@@ -112,9 +112,10 @@ def test_finished_run_exports_once_and_trains_on_when_asked(tmp_path: Path, fair
     assert "trained already: step 60 of 60" in again.stderr
     assert again.stdout == first.stdout
     assert len(versions(tmp_path)) == 1
-    more = fairway(*QUICK, "--train-steps", "90")
+    more = fairway(*QUICK, "--train-steps", "90", "--keep", "1")
     assert "resuming at step 60 of 90" in more.stderr
-    assert [version.manifest and version.manifest.step for version in versions(tmp_path)] == [60, 90]
+    assert f"deleted version {Path(first.stdout.strip()).name}: the newest 1 are kept" in more.stderr
+    assert [version.manifest and version.manifest.step for version in versions(tmp_path)] == [90]
     assert [line["step"] for line in metrics(tmp_path)] == [20, 40, 50, 60, 80, 90, 90]
 
 

@@ -29,6 +29,8 @@ from tests.servers.proxy import Answer, FaultProxy
 
 QUICK = ("train", "--dataset", "embedded", "--model-type", "linear", "--checkpoint-steps", "50")
 
+SECRET = "nobody-may-see-this"
+
 
 @pytest.fixture
 def proxy(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
@@ -50,7 +52,7 @@ def words(uri: str) -> tuple[str, ...]:
 
 @pytest.fixture
 def variables(moto: Moto, proxy: FaultProxy) -> dict[str, str]:
-    return moto.environment | {"S3_ENDPOINT": proxy.endpoint}
+    return moto.environment | {"S3_ENDPOINT": proxy.endpoint, "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
 def start(home: Path, environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
@@ -102,8 +104,11 @@ def test_killed_and_resumed_elsewhere_then_served_and_watched_from_there(
         assert not versions(uri)
         reached = published(uri)
         shutil.rmtree(tmp_path / "cache")  # the next one runs on another machine
-    done = fairway(*words, "--train-steps", str(reached + 100), **variables)
+    done = fairway(*words, "--train-steps", str(reached + 100), "--debug", **variables)
     assert done.returncode == 0, done.stderr
+    store = open_store(uri)
+    written = b"".join(store.read(entry.key) for entry in store.list()) + done.stderr.encode()
+    assert SECRET.encode() not in written
     assert f"resuming at step {reached} of {reached + 100} from {uri}/model" in done.stderr
     (version,) = versions(uri)
     assert not version.problem

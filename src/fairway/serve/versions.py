@@ -139,9 +139,8 @@ class Versions:
                 self._switch(servable)
                 return
         if self._current:
-            logger.warning(
-                "version %d is gone from %s: nothing serves", self._current.number, self._base_path
-            )
+            place = self._cache.uri if self._cache else self._base_path
+            logger.warning("version %d is gone from %s: nothing serves", self._current.number, place)
             del self._statuses[self._current.number]
             self._current = None
 

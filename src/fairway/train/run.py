@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 from dataclasses import asdict, replace
@@ -9,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from fairway.config import TrainSettings
-from fairway.errors import UsageError
+from fairway.errors import StorageError, UsageError
 from fairway.quiet import without_notices
 from fairway.storage.exports import Version
 from fairway.storage.model_dir import read_config, write_config
+from fairway.storage.publish import keep_newest
 from fairway.train.precision import best_precision
 from fairway.train.workspace import open_workspace
 from fairway.workloads.base import Dataset, Workload
+
+log = logging.getLogger(__name__)
 
 
 def train(workload: Workload, settings: TrainSettings) -> Version:
@@ -40,7 +44,10 @@ def train(workload: Workload, settings: TrainSettings) -> Version:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         with without_notices():
             from fairway.train.session import run_session
-        return run_session(workload, settings, dataset, run, workspace)
+        version = run_session(workload, settings, dataset, run, workspace)
+    if settings.keep:
+        _delete_older(settings.export_dir, settings.keep)
+    return version
 
 
 def resolve(workload: Workload, settings: TrainSettings, dataset: Dataset) -> TrainSettings:
@@ -63,6 +70,14 @@ def resolve(workload: Workload, settings: TrainSettings, dataset: Dataset) -> Tr
         augment=recipe.augment if settings.augment is None else settings.augment,
         precision=best_precision() if settings.precision == "auto" else settings.precision,
     )
+
+
+def _delete_older(export_dir: str, keep: int) -> None:
+    try:
+        for number in keep_newest(export_dir, keep):
+            log.info("deleted version %d: the newest %d are kept", number, keep)
+    except StorageError as err:  # the training is done, and its version there
+        log.warning("older versions stay: %s", err.message)
 
 
 def _join_run(workload: Workload, settings: TrainSettings, dataset: Dataset, model_dir: Path) -> str:

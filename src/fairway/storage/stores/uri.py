@@ -50,7 +50,7 @@ def split_uri(uri: str) -> tuple[str, str, str]:
         )
     if "@" in bucket:
         raise UsageError(
-            f"a {scheme}:// URI holds something before an @",
+            f"no bucket of an {scheme}:// URI has an @ in its name",
             hint="Credentials do not belong there; see docs/reference/storage.md.",
         )
     if not bucket:
