@@ -25,11 +25,54 @@ from tests.integration.serving.conftest import Server
 from tests.integration.test_tensorboard import tensorboard
 from tests.servers.fixtures import use
 from tests.servers.moto import Moto
-from tests.servers.proxy import Answer, FaultProxy
+from tests.servers.proxy import Answer, FaultProxy, Request
 
 QUICK = ("train", "--dataset", "embedded", "--model-type", "linear", "--checkpoint-steps", "50")
-
 SECRET = "nobody-may-see-this"
+
+
+class Training:
+    """Trainings of one model in an object store, behind a proxy that only they go through.
+
+    Attributes:
+        uri: Below it are `model` and `export`.
+        home: Where they run; `cache` in it is their machine's cache.
+        environment: Theirs.
+    """
+
+    def __init__(self, uri: str, home: Path, environment: dict[str, str]) -> None:
+        self.uri, self.home, self.environment = uri, home, environment
+        self.words = (*QUICK, "--model-dir", f"{uri}/model", "--export-dir", f"{uri}/export")
+
+    def start(self, steps: int, **variables: str) -> subprocess.Popen[str]:
+        """Start a training."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "fairway", *self.words, "--train-steps", str(steps)],
+            cwd=self.home,
+            env=self.environment | variables,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @property
+    def published(self) -> int:
+        """The step of the newest checkpoint in the store; 0 if there is none."""
+        return max((each.step for each in list_checkpoints(open_store(f"{self.uri}/model"))), default=0)
+
+    @property
+    def versions(self) -> list[Version]:
+        """What is exported."""
+        return list_versions(f"{self.uri}/export")
+
+    @property
+    def recorded_steps(self) -> list[int]:
+        """The steps of `metrics.jsonl`."""
+        lines = map(json.loads, open_store(f"{self.uri}/model").read(METRICS).splitlines())
+        return [line["step"] for line in lines if "loss" in line]
+
+    def wait_until_published(self, process: subprocess.Popen[str], above: int = 0) -> None:
+        """Wait until a running training has published a checkpoint beyond a step."""
+        wait_for(lambda: self.published > above, process)
 
 
 @pytest.fixture
@@ -41,23 +84,14 @@ def proxy(moto: Moto, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
 
 
 @pytest.fixture
-def uri(moto: Moto) -> str:
-    return f"{moto.new_bucket()}/digits"
-
-
-@pytest.fixture
-def words(uri: str) -> tuple[str, ...]:
-    return (*QUICK, "--model-dir", f"{uri}/model", "--export-dir", f"{uri}/export")
-
-
-@pytest.fixture
 def variables(moto: Moto, proxy: FaultProxy) -> dict[str, str]:
+    """What leads a command to the store."""
     return moto.environment | {"S3_ENDPOINT": proxy.endpoint, "AWS_SECRET_ACCESS_KEY": SECRET}
 
 
-def start(home: Path, environment: dict[str, str], *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "fairway", *words]
-    return subprocess.Popen(command, cwd=home, env=environment, stderr=subprocess.PIPE, text=True)
+@pytest.fixture
+def training(moto: Moto, tmp_path: Path, environment: dict[str, str], variables: dict[str, str]) -> Training:
+    return Training(f"{moto.new_bucket()}/digits", tmp_path, environment | variables)
 
 
 def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) -> None:
@@ -68,62 +102,38 @@ def wait_for(condition: Callable[[], object], process: subprocess.Popen[str]) ->
         time.sleep(0.02)
 
 
-def published(uri: str) -> int:
-    """Return the step of the newest checkpoint in the store; 0 if there is none."""
-    return max((each.step for each in list_checkpoints(open_store(f"{uri}/model"))), default=0)
-
-
-def is_further(uri: str, step: int) -> bool:
-    return published(uri) > step
-
-
-def versions(uri: str) -> list[Version]:
-    return list_versions(f"{uri}/export")
-
-
-def recorded_steps(uri: str) -> list[int]:
-    lines = map(json.loads, open_store(f"{uri}/model").read(METRICS).splitlines())
-    return [line["step"] for line in lines if "loss" in line]
-
-
 def test_killed_and_resumed_elsewhere_then_served_and_watched_from_there(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    uri: str,
-    words: tuple[str, ...],
-    fairway: Fairway,
-    environment: dict[str, str],
-    variables: dict[str, str],
+    training: Training, fairway: Fairway, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    total = 100_000  # more than is trained before the kills
-    reached = 0
+    uri, reached = training.uri, 0
     for _ in range(2):
-        with start(tmp_path, environment | variables, *words, "--train-steps", str(total)) as process:
-            wait_for(partial(is_further, uri, reached), process)
+        with training.start(100_000) as process:  # more than is trained before the kill
+            training.wait_until_published(process, above=reached)
             process.kill()
-        assert not versions(uri)
-        reached = published(uri)
-        shutil.rmtree(tmp_path / "cache")  # the next one runs on another machine
-    done = fairway(*words, "--train-steps", str(reached + 100), "--debug", **variables)
+        assert not training.versions
+        reached = training.published
+        shutil.rmtree(training.home / "cache")  # the next one runs on another machine
+    total = reached + 100
+    done = fairway(*training.words, "--train-steps", str(total), "--debug", **variables)
     assert done.returncode == 0, done.stderr
     store = open_store(uri)
     written = b"".join(store.read(entry.key) for entry in store.list()) + done.stderr.encode()
     assert SECRET.encode() not in written
-    assert f"resuming at step {reached} of {reached + 100} from {uri}/model" in done.stderr
-    (version,) = versions(uri)
+    assert f"resuming at step {reached} of {total} from {uri}/model" in done.stderr
+    (version,) = training.versions
     assert not version.problem
     assert version.manifest
-    assert version.manifest.step == reached + 100
+    assert version.manifest.step == total
     assert done.stdout.strip() == version.uri == f"{uri}/export/{version.number}"
-    assert recorded_steps(uri) == sorted(set(recorded_steps(uri)))
-    assert published(uri) == recorded_steps(uri)[-1] == reached + 100
-    left = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    assert training.recorded_steps == sorted(set(training.recorded_steps))
+    assert training.published == training.recorded_steps[-1] == total
+    left = [path for path in (training.home / "cache").rglob("*") if path.is_file()]
     assert [path.name for path in left] == [".train.lock"], "nothing is kept once all is in the store"
 
-    with tensorboard(tmp_path, environment | variables, "--logdir", f"{uri}/model") as client:
+    with tensorboard(training.home, training.environment, "--logdir", f"{uri}/model") as client:
         tags = client.get("data/plugin/scalars/tags").json()
         assert tags.keys() == {"events/train", "events/test"}
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(training.home / "elsewhere"))
     server = Server(f"{uri}/export")
     try:
         server.wait_for_version(version.number)
@@ -134,71 +144,56 @@ def test_killed_and_resumed_elsewhere_then_served_and_watched_from_there(
         assert server.stop() == 0, server.output
 
 
-def test_outage_while_training_is_caught_up(
-    tmp_path: Path,
-    uri: str,
-    words: tuple[str, ...],
-    environment: dict[str, str],
-    variables: dict[str, str],
-    proxy: FaultProxy,
-) -> None:
-    with start(tmp_path, environment | variables, *words, "--train-steps", "100000") as process:
-        wait_for(lambda: published(uri), process)
+def test_outage_while_training_is_caught_up(training: Training, proxy: FaultProxy) -> None:
+    with training.start(100_000) as process:
+        training.wait_until_published(process)
         proxy.fault = lambda _: Answer(503, "ServiceUnavailable")
         asked = len(proxy.requests)
         wait_for(lambda: len(proxy.requests) > asked + 10, process)
         proxy.fault = lambda _: None
-        before = published(uri)
-        wait_for(lambda: published(uri) > before, process)
+        training.wait_until_published(process, above=training.published)
         process.send_signal(signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 143, stderr
     assert stderr.count("the training goes on") <= 1
     stopped = int(stderr.split("stopped by SIGTERM at step ")[1].split()[0])
-    assert published(uri) == stopped, "the last checkpoint is in the store before the process ends"
+    assert training.published == stopped, "the last checkpoint is in the store before the process ends"
 
 
 @pytest.mark.slow  # it tries for a minute before it gives up
 def test_outage_at_the_end_keeps_the_results_and_tells_the_command_that_sends_them(
-    tmp_path: Path,
-    uri: str,
-    words: tuple[str, ...],
-    fairway: Fairway,
-    environment: dict[str, str],
-    variables: dict[str, str],
-    proxy: FaultProxy,
+    training: Training, proxy: FaultProxy, fairway: Fairway, variables: dict[str, str]
 ) -> None:
-    with start(tmp_path, environment | variables, *words, "--train-steps", "20000") as process:
-        wait_for(lambda: published(uri), process)
+    total = 20_000
+    with training.start(total) as process:
+        training.wait_until_published(process)
         proxy.fault = lambda _: Answer(503, "ServiceUnavailable")
         _, stderr = process.communicate(timeout=240)
     assert process.returncode == 1, stderr
     assert "Traceback" not in stderr
-    assert not versions(uri)
+    assert not training.versions
     proxy.fault = lambda _: None
     commands = [line.partition("fairway sync ")[2] for line in stderr.splitlines() if "fairway sync" in line]
     assert len(commands) == 2, stderr
     for command in commands:
         done = fairway("sync", *shlex.split(command), **variables)
         assert done.returncode == 0, done.stderr
-    (version,) = versions(uri)
+    (version,) = training.versions
     assert version.manifest
-    assert version.manifest.step == published(uri) == 20000
-    again = fairway(*words, "--train-steps", "20000", **variables)
-    assert "trained already: step 20000 of 20000" in again.stderr
+    assert version.manifest.step == training.published == total
+    again = fairway(*training.words, "--train-steps", str(total), **variables)
+    assert f"trained already: step {total} of {total}" in again.stderr
 
 
 def test_a_store_that_refuses_ends_it_before_the_training(
-    tmp_path: Path, words: tuple[str, ...], fairway: Fairway, variables: dict[str, str], proxy: FaultProxy
+    training: Training, proxy: FaultProxy, fairway: Fairway, variables: dict[str, str]
 ) -> None:
     missing = fairway(*QUICK, "--model-dir", "s3://no-such-bucket/model", **variables)
     assert missing.returncode == 1
     assert "there is no bucket no-such-bucket" in missing.stderr
     for part in ("/model/", "/export/"):
-        proxy.fault = lambda request, part=part: (  # type: ignore[misc]
-            Answer(403, "AccessDenied") if request.method == "PUT" and part in request.path else None
-        )
-        denied = fairway(*words, **variables)
+        proxy.fault = partial(deny_writing, part)
+        denied = fairway(*training.words, **variables)
         assert denied.returncode == 1
         assert "access is denied" in denied.stderr
         assert "cannot write s3://" in denied.stderr
@@ -206,24 +201,22 @@ def test_a_store_that_refuses_ends_it_before_the_training(
         assert "training linear" not in denied.stderr
 
 
+def deny_writing(part: str, request: Request) -> Answer | None:
+    return Answer(403, "AccessDenied") if request.method == "PUT" and part in request.path else None
+
+
 def test_two_trainings_in_one_place_are_told_apart(
-    tmp_path: Path,
-    uri: str,
-    words: tuple[str, ...],
-    fairway: Fairway,
-    environment: dict[str, str],
-    variables: dict[str, str],
+    training: Training, fairway: Fairway, variables: dict[str, str]
 ) -> None:
-    endless = (*words, "--train-steps", "100000")
-    with start(tmp_path, environment | variables, *endless) as first:
-        wait_for(lambda: published(uri), first)
-        here = fairway(*endless, **variables)
+    total = 100_000
+    with training.start(total) as first:
+        training.wait_until_published(first)
+        here = fairway(*training.words, "--train-steps", str(total), **variables)
         assert here.returncode == 1
         assert "another process is at work (train)" in here.stderr
-        elsewhere = environment | variables | {"XDG_CACHE_HOME": str(tmp_path / "elsewhere")}
-        with start(tmp_path, elsewhere, *endless) as second:
+        with training.start(total, XDG_CACHE_HOME=str(training.home / "elsewhere")) as second:
             ended = wait_for_one(first, second)
-            assert "another training has written" in (ended.communicate(timeout=60)[1])
+            assert "another training has written" in ended.communicate(timeout=60)[1]
             assert ended.returncode == 1
             (first if ended is second else second).terminate()
 

@@ -74,25 +74,24 @@ def local_copy(uri: str, choose: Choose) -> Path:
 def _fetch(store: Store, entries: Iterable[Entry], copies: Path, known: dict[str, Any]) -> None:
     """Make a directory hold these files of a store and no other."""
     needed: dict[str, Any] = {entry.key: {"tag": entry.tag, "size": entry.size} for entry in entries}
-    _remove_others(copies, needed)
-    if needed == known:
+    if needed and needed == known:
         return
     changed = [name for name, state in needed.items() if known.get(name) != state]
     total = sum(needed[name]["size"] for name in changed)
     with scratch_directory(copies, prefix=_SCRATCH) as scratch, storage_errors("write to", copies):
         with Progress(f"fetching {store.uri}", total, unit="bytes") as progress:
             download_files(store, {name: name for name in changed}, scratch, progress.advance)
+        (copies / _INDEX).unlink(missing_ok=True)  # whoever is killed from here on leaves a mixture
+        _remove_others(copies, needed)
         for name in changed:
             (scratch / name).replace(copies / name)
         write_atomic(copies / _INDEX, json.dumps(needed).encode())
 
 
 def _remove_others(copies: Path, needed: Collection[str]) -> None:
-    with storage_errors("write to", copies):
-        copies.mkdir(parents=True, exist_ok=True)
-        for path in copies.iterdir():
-            if path.name not in needed and not path.name.startswith("."):
-                path.unlink(missing_ok=True)
+    for path in copies.iterdir():
+        if path.name not in needed and not path.name.startswith("."):
+            path.unlink(missing_ok=True)
 
 
 def _read_index(copies: Path) -> dict[str, Any]:

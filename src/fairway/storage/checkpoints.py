@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.errors import StorageError
-from fairway.storage.files import ABANDONED_S, sha256, storage_errors
+from fairway.storage.files import ABANDONED_S, scratch_directory, sha256, storage_errors
 from fairway.storage.manifest import check_files
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, METRICS
 from fairway.storage.stores.store import NotThereError, Store
@@ -26,6 +26,7 @@ from fairway.storage.transfer import download_files, in_parallel
 STAGING = ".staging"
 """Sub-directory of a model directory for a checkpoint that is on its way."""
 
+_FETCHED = ".fetched-"
 _INDEX = re.compile(r"(ckpt-(\d+))\.index")
 _MANIFEST = re.compile(rf"{CHECKPOINTS}/ckpt-(\d+)\.json")
 
@@ -59,8 +60,8 @@ def list_checkpoints(store: Store) -> list[RemoteCheckpoint]:
 def fetch_model_dir(store: Store, directory: Path) -> int:
     """Bring a model directory on this machine to the state from which its training resumes.
 
-    What this machine has of the same run stays if it is further than the store: it is what an interrupted
-    training could not send.
+    What this machine has of the same run stays if it is further than what can be read in the store: it is
+    what an interrupted training could not send.
 
     Args:
         store: The model directory in the store.
@@ -74,29 +75,30 @@ def fetch_model_dir(store: Store, directory: Path) -> int:
     """
     config = read_if_there(store, CONFIG)
     checkpoints = list_checkpoints(store)
-    newest = max((checkpoint.step for checkpoint in checkpoints), default=0)
-    here = max(local_checkpoints(directory), default=0)
-    if config and here > newest and is_run_of(directory, config):
-        return here
-    with storage_errors("clear", directory):
-        shutil.rmtree(directory, ignore_errors=True)
-        (directory / CHECKPOINTS).mkdir(parents=True)
+    is_ours = config is not None and is_run_of(directory, config)
+    here = max(local_checkpoints(directory), default=0) if is_ours else 0
+    _delete_abandoned(store, checkpoints)
+    # A damaged one stays until its step is written again: perhaps only what arrived here is damaged.
+    newest_first = (each for each in reversed(checkpoints) if each.step >= here)
+    with (
+        scratch_directory(directory.parent, prefix=_FETCHED) as fetched,
+        storage_errors("write to", directory),
+    ):
+        (fetched / CHECKPOINTS).mkdir()
+        step = next((each.step for each in newest_first if _fetch_checkpoint(store, each, fetched)), 0)
+        if here and not step:
+            return here
+        if not step and (there := list_manifests(store)):
+            raise StorageError(
+                f"none of the {len(there)} checkpoints in {store.uri} can be read",
+                hint="Restore one from a backup, or choose another --model-dir to start afresh.",
+            )
         for name, content in ((CONFIG, config), (METRICS, read_if_there(store, METRICS) if config else None)):
             if content is not None:
-                (directory / name).write_bytes(content)
-    _delete_abandoned(store, checkpoints)
-    damaged: list[str] = []
-    for checkpoint in reversed(checkpoints):
-        if _fetch_checkpoint(store, checkpoint, directory):
-            store.delete(damaged)  # their steps will be written again
-            return checkpoint.step
-        damaged.append(checkpoint.key)
-    if checkpoints:
-        raise StorageError(
-            f"none of the {len(checkpoints)} checkpoints in {store.uri} can be read",
-            hint="Restore one from a backup, or choose another --model-dir to start afresh.",
-        )
-    return 0
+                (fetched / name).write_bytes(content)
+        shutil.rmtree(directory, ignore_errors=True)
+        fetched.rename(directory)
+    return step
 
 
 def list_manifests(store: Store) -> list[str]:
@@ -132,14 +134,16 @@ def make_empty(directory: Path) -> None:
 
 
 def _delete_abandoned(store: Store, checkpoints: list[RemoteCheckpoint]) -> None:
-    """Delete files of checkpoints that were never published, of writers that ended a day ago or earlier."""
+    """Delete files that no checkpoint names, of writers that ended a day ago or earlier."""
+    entries = store.list(f"{CHECKPOINTS}/")
+    manifests = {entry.key for entry in entries if _MANIFEST.fullmatch(entry.key)}
+    if manifests - {checkpoint.key for checkpoint in checkpoints}:
+        return  # nobody knows what one names that could not be read
     used = {entry["key"] for checkpoint in checkpoints for entry in checkpoint.files.values()}
     store.delete(
         entry.key
-        for entry in store.list(f"{CHECKPOINTS}/")
-        if entry.key not in used
-        and not _MANIFEST.fullmatch(entry.key)
-        and time.time() - entry.modified > ABANDONED_S
+        for entry in entries
+        if entry.key not in used | manifests and time.time() - entry.modified > ABANDONED_S
     )
 
 

@@ -93,19 +93,20 @@ class Catalog:
         known |= {_identity(entry): found for entry, found in zip(unknown, read, strict=True)}
         self._manifests = {key: found for key, found in known.items() if found}
 
-    def _read(self, key: str) -> tuple[Manifest | None, str]:
+    def _read(self, key: str) -> tuple[Manifest | None, str] | None:
         try:
             return Manifest.from_json(self._store.read(key)), ""
-        except NotThereError:  # deleted since it was listed
-            return None, f"no {MANIFEST}"
+        except NotThereError:  # deleted since it was listed, or listed before it can be read, as in Swift
+            return None
         except ValueError as err:
             return None, f"{MANIFEST} cannot be read: {err}"
 
     def _version(self, number: int, files: dict[str, Entry]) -> Version:
         uri = join_uri(self._store.uri, str(number))
-        if MANIFEST not in files:
+        found = self._manifests.get(_identity(files[MANIFEST])) if MANIFEST in files else None
+        if found is None:
             return Version(number, uri, None, f"no {MANIFEST}")
-        manifest, problem = self._manifests[_identity(files[MANIFEST])]
+        manifest, problem = found
         if manifest:
             problem = _missing(manifest, {name: entry.size for name, entry in files.items()})
         return Version(number, uri, manifest, problem)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fairway.config import cache_dir
 from fairway.progress import Progress
@@ -26,6 +26,10 @@ _LONGEST_NAME = 255
 _STOP_S = 2.0
 
 log = logging.getLogger(__name__)
+
+
+class _StoppedError(Exception):
+    """`Follower.stop` was called in the middle of a transfer."""
 
 
 class Follower:
@@ -51,7 +55,7 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """Begin no further look, and wait a moment for the one that is under way."""
+        """Begin no further look, end the one that is under way, and wait a moment for that."""
         self._stop.set()
         self._thread.join(_STOP_S)
 
@@ -63,7 +67,13 @@ class Follower:
         """
         with storage_errors("write to", self._directory):
             os.utime(self._directory)  # else it would seem abandoned after a day without a new file
-        entries = {entry.key: entry for entry in self._store.list() if _is_wanted(entry.key)}
+        listed = {entry.key: entry for entry in self._store.list() if _is_wanted(entry.key)}
+        # Keys know no directories: one that lies below another one's file cannot be a file here.
+        entries = {
+            key: entry
+            for key, entry in listed.items()
+            if not any(parent.as_posix() in listed for parent in PurePosixPath(key).parents)
+        }
         for key in self._tags.keys() - entries.keys():
             self._forget(key)
         return [entry for key, entry in entries.items() if self._tags.get(key) != entry.tag]
@@ -79,10 +89,14 @@ class Follower:
     def _watch(self) -> None:
         while not self._stop.wait(self._interval_s):
             try:
-                with self._outage.noted("TensorBoard goes on with what it has"):
-                    self.bring(self.look())
+                with suppress(_StoppedError), self._outage.noted("TensorBoard goes on with what it has"):
+                    self.bring(self.look(), self._go_on)
             except Exception:  # the thread must live, or TensorBoard would stand still without a word
                 log.exception("following %s failed", self._store.uri)
+
+    def _go_on(self, _size: int) -> None:
+        if self._stop.is_set():
+            raise _StoppedError
 
     def _bring(self, entry: Entry, count: Count) -> None:
         path = self._directory / entry.key

@@ -95,7 +95,8 @@ def check_files(files: Mapping[str, Mapping[str, Any]]) -> None:
     """Raise a `ValueError` if a record of files is not one, or names a file outside its directory."""
     for name, entry in files.items():
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or "\\" in name or str(path) != name:
+        leads_out = path.is_absolute() or ".." in path.parts or "\\" in name
+        if leads_out or str(path) != name or name == MANIFEST:
             raise ValueError(f"not the name of a file in a version: {name!r}")
         if not (isinstance(entry["size"], int) and isinstance(entry["sha256"], str)):
             raise ValueError(f"no size and sha256 of {name}")
@@ -106,5 +107,5 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
     return {
         path.relative_to(directory).as_posix(): {"size": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != MANIFEST
+        if path.is_file() and path != directory / MANIFEST
     }

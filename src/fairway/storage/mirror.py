@@ -67,7 +67,9 @@ class Mirror:
         self._sent: dict[str, tuple[int, int]] = {}
         self._known = set(list_manifests(store))
         self._checkpoints = list_checkpoints(store)
-        self._published = max((checkpoint.step for checkpoint in self._checkpoints), default=-1)
+        here = max(local_checkpoints(directory), default=-1)
+        # What is further was passed over as damaged: its steps are done again, and written again.
+        self._published = max((each.step for each in self._checkpoints if each.step <= here), default=-1)
         self._error: StorageError | None = None
         self._outage = Outage(f"{store.uri} takes results again")
         self._stop = threading.Event()
@@ -77,6 +79,11 @@ class Mirror:
     def uri(self) -> str:
         """Where it is mirrored."""
         return self._store.uri
+
+    @property
+    def has_started(self) -> bool:
+        """Whether `start` has succeeded."""
+        return self._thread.ident is not None
 
     def start(self) -> None:
         """Write what there is once, so that a store which refuses is known at once; then go on in a thread.
@@ -190,8 +197,10 @@ class Mirror:
         return step
 
     def _publish(self, step: int) -> None:
-        if others := set(list_manifests(self._store)) - self._known:
-            raise self._conflict(max(others))
+        for key in set(list_manifests(self._store)) - self._known:
+            if not self._is_ours(key):
+                raise self._conflict(key)
+            self._known.add(key)
         staging = self._directory / STAGING
         prefix = f"{CHECKPOINTS}/{self._writer}/"
         files = {name: entry | {"key": prefix + name} for name, entry in describe_files(staging).items()}
@@ -199,16 +208,25 @@ class Mirror:
         checkpoint = RemoteCheckpoint(step, f"{CHECKPOINTS}/ckpt-{step:08d}.json", files)
         content = json.dumps({"step": step, "files": files}, indent=2).encode() + b"\n"
         try:
-            self._store.create(checkpoint.key, content)
+            if checkpoint.key in self._known:  # of a damaged one, or ours whose answer was lost
+                self._store.write(checkpoint.key, content)
+            else:
+                self._store.create(checkpoint.key, content)
         except ExistsError as err:
             raise self._conflict(checkpoint.key) from err
         self._known.add(checkpoint.key)
         shutil.rmtree(staging, ignore_errors=True)
         self._published = step
-        self._checkpoints.append(checkpoint)
+        others = (each for each in self._checkpoints if each.step != step)
+        self._checkpoints = sorted([*others, checkpoint], key=lambda each: each.step)
         while len(self._checkpoints) > KEPT_CHECKPOINTS:
             self._delete(self._checkpoints[0])
             self._checkpoints.pop(0)
+
+    def _is_ours(self, key: str) -> bool:
+        """Tell whether a manifest is this mirror's: its answer may have been lost, though it was written."""
+        content = read_if_there(self._store, key)
+        return content is not None and f'"{CHECKPOINTS}/{self._writer}/'.encode() in content
 
     def _conflict(self, key: str) -> ConflictError:
         return ConflictError(

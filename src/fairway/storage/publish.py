@@ -130,6 +130,8 @@ def remove_leftovers(export_dir: Path) -> None:
 def keep_newest(export_dir: str, keep: int) -> list[int]:
     """Delete all but the newest complete versions, and what publishers abandoned a day ago or earlier.
 
+    In an object store a version of another program, without manifest and claim, stays as it is.
+
     Args:
         export_dir: A path or a URI.
         keep: How many complete versions stay; at least 1.
@@ -152,7 +154,7 @@ def keep_newest(export_dir: str, keep: int) -> list[int]:
     old = complete[:-keep]
     for number in [*old, *(v.number for v in versions if v.problem and _is_abandoned(v, entries, complete))]:
         _remove(store, number, [entry.key for entry in entries if entry.key.startswith(f"{number}/")])
-    _forget_claims(store, entries, {version.number for version in versions} - set(old))
+    _forget_claims(store, entries, {version.number for version in versions}, old)
     return old
 
 
@@ -172,11 +174,12 @@ def _publish_on_disk(version: Version, directory: Path, count: Count) -> Version
 
 def _claim(store: Store, number: int, manifest: bytes) -> dict[str, Entry]:
     """Become the one writer of a version; return what is there of it already, by name."""
-    claim = hashlib.sha256(manifest).hexdigest().encode() + b"\n"
-    resumed = not _create(store, f"{CLAIMS}/{number}", claim, number)
+    claim, key = hashlib.sha256(manifest).hexdigest().encode() + b"\n", f"{CLAIMS}/{number}"
     there = {entry.key.removeprefix(f"{number}/"): entry for entry in store.list(f"{number}/")}
-    if there and not resumed:  # of a program that makes no claims
+    # A program that makes no claims has written it: claimed, it would be taken for our own the next time.
+    if there and _read(store, key) is None:
         raise TakenError(number, store.uri)
+    _create(store, key, claim, number)
     return there
 
 
@@ -253,14 +256,28 @@ def _remove(store: Store, number: int, keys: list[str]) -> None:
 
 
 def _is_abandoned(version: Version, entries: list[Entry], complete: list[int]) -> bool:
-    """Tell whether a version without a manifest is older than a complete one, and nobody writes it."""
+    """Tell whether a claimed version without a manifest is older than a complete one, and at rest."""
     last = max(entry.modified for entry in entries if entry.key.startswith(f"{version.number}/"))
+    claimed = any(entry.key == f"{CLAIMS}/{version.number}" for entry in entries)
     newer = any(number > version.number for number in complete)
-    return version.manifest is None and newer and time.time() - last > ABANDONED_S
+    return version.manifest is None and claimed and newer and _is_old(last)
 
 
-def _forget_claims(store: Store, entries: list[Entry], present: set[int]) -> None:
-    """Delete the claims of versions that are gone, but for the highest: the next number is above it."""
-    claims = [entry.key for entry in entries if entry.key.startswith(f"{CLAIMS}/")]
-    numbers = {int(key.removeprefix(f"{CLAIMS}/")): key for key in claims}
-    store.delete(numbers[number] for number in sorted(numbers)[:-1] if number not in present)
+def _forget_claims(store: Store, entries: list[Entry], present: set[int], deleted: list[int]) -> None:
+    """Delete the claims of versions that are gone, but for the highest: the next number is above it.
+
+    A fresh claim without files may be of a publisher that is about to send them.
+    """
+    claims: dict[int, Entry] = {}
+    for entry in entries:
+        directory, _, name = entry.key.partition("/")
+        if directory == CLAIMS and name.isdecimal():
+            claims[int(name)] = entry
+    gone = [
+        n for n, claim in claims.items() if n in deleted or (n not in present and _is_old(claim.modified))
+    ]
+    store.delete(claims[number].key for number in gone if number != max(claims))
+
+
+def _is_old(modified: float) -> bool:
+    return time.time() - modified > ABANDONED_S

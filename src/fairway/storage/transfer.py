@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import partial
@@ -17,8 +18,16 @@ THREADS = 16
 """Transfers at once: enough to hide a store's latency; the bandwidth is shared anyway."""
 
 
-def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
+class _EndedError(Exception):
+    """Another transfer has failed, or the user has had enough."""
+
+
+def in_parallel(calls: Sequence[Callable[[], T]], end: Callable[[], object] = lambda: None) -> list[T]:
     """Return the results of calls that are made in threads.
+
+    Args:
+        calls: What to do.
+        end: Is called when one has failed, to make the others give up, or all are done.
 
     Raises:
         Exception: the first error of a call; calls that have not begun are not made then.
@@ -29,12 +38,11 @@ def in_parallel(calls: Sequence[Callable[[], T]]) -> list[T]:
         futures = [executor.submit(call) for call in calls]
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
-        except BaseException:  # Ctrl-C
+        finally:  # also after Ctrl-C
+            end()
             executor.shutdown(wait=False, cancel_futures=True)
-            raise
         for future in done:
             if error := future.exception():
-                executor.shutdown(cancel_futures=True)
                 raise error
         return [future.result() for future in futures]
 
@@ -47,7 +55,7 @@ def upload_files(
     Raises:
         StorageError: a file cannot be read or written.
     """
-    in_parallel([partial(store.upload, directory / name, prefix + name, count) for name in names])
+    _transfer([partial(store.upload, directory / name, prefix + name) for name in names], count)
 
 
 def download_files(store: Store, keys: Mapping[str, str], directory: Path, count: Count = uncounted) -> None:
@@ -65,4 +73,16 @@ def download_files(store: Store, keys: Mapping[str, str], directory: Path, count
     with storage_errors("write to", directory):
         for name in keys:
             (directory / name).parent.mkdir(parents=True, exist_ok=True)
-    in_parallel([partial(store.download, key, directory / name, count) for name, key in keys.items()])
+    _transfer([partial(store.download, key, directory / name) for name, key in keys.items()], count)
+
+
+def _transfer(transfers: Iterable[Callable[[Count], None]], count: Count) -> None:
+    """Make transfers at once; when one fails the others end with the bytes that they are at."""
+    ended = threading.Event()
+
+    def count_until_the_end(size: int) -> None:
+        if ended.is_set():
+            raise _EndedError
+        count(size)
+
+    in_parallel([partial(transfer, count_until_the_end) for transfer in transfers], ended.set)

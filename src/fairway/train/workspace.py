@@ -13,9 +13,9 @@ from pathlib import Path
 from fairway.errors import StorageError
 from fairway.storage.cache import cache_path
 from fairway.storage.checkpoints import fetch_model_dir
-from fairway.storage.exports import Version, next_version, read_version
+from fairway.storage.exports import Version, list_versions, next_version, read_version
 from fairway.storage.files import lock_directory, make_directory, storage_errors
-from fairway.storage.mirror import PATIENCE_S, Mirror
+from fairway.storage.mirror import PATIENCE_S, ConflictError, Mirror
 from fairway.storage.publish import TakenError, publish_version
 from fairway.storage.stores.uri import local_path, open_store
 
@@ -53,6 +53,23 @@ class Workspace:
         """Raise a `StorageError` if another training writes to the same store."""
         if self._mirror:
             self._mirror.check()
+
+    def publish_left(self) -> None:
+        """Publish what an earlier training has exported here and could not, or was killed before it could.
+
+        Raises:
+            StorageError: as `publish` does.
+        """
+        if local_path(self._export_uri) is not None:
+            return
+        left = [version for version in list_versions(self.export_dir) if not version.problem]
+        there = [version.manifest for version in list_versions(self._export_uri)] if left else []
+        for version in left:
+            if version.manifest not in there:  # where `fairway sync` may have brought it
+                published = self.publish(version)
+                log.info("version %d of an earlier training is in %s now", published.number, self._export_uri)
+        shutil.rmtree(self.export_dir, ignore_errors=True)
+        make_directory(self.export_dir)
 
     def publish(self, version: Version) -> Version:
         """Bring a version that was written to `export_dir` to where it belongs.
@@ -97,10 +114,12 @@ def open_workspace(model_uri: str, export_uri: str) -> Iterator[Workspace]:
         StorageError: a directory or store cannot be read or written, or another training uses it.
     """
     with (
-        _open_export_dir(model_uri, export_uri) as export_dir,
         _open_model_dir(model_uri) as (model_dir, mirror),
+        _open_export_dir(model_uri, export_uri) as export_dir,  # for which the model directory is locked
     ):
-        yield Workspace(model_dir, export_dir, export_uri, mirror)
+        workspace = Workspace(model_dir, export_dir, export_uri, mirror)
+        workspace.publish_left()
+        yield workspace
 
 
 @contextmanager
@@ -112,7 +131,6 @@ def _open_export_dir(model_uri: str, uri: str) -> Iterator[Path]:
         return
     _check_writable(uri)
     scratch = cache_path("trainings", uri, "export", _identity(model_uri))
-    shutil.rmtree(scratch, ignore_errors=True)  # of a killed training, which exports anew
     make_directory(scratch)
     yield scratch
     shutil.rmtree(scratch, ignore_errors=True)
@@ -136,7 +154,8 @@ def _open_model_dir(uri: str) -> Iterator[tuple[Path, Mirror | None]]:
         try:
             yield directory, mirror
         except BaseException:
-            _close_after_error(mirror, directory, uri)
+            if mirror.has_started:  # else nothing is new, and the store may be further by now
+                _close_after_error(mirror, directory, uri)
             raise
         try:
             mirror.close()
@@ -156,7 +175,9 @@ def _close_after_error(mirror: Mirror, model_dir: Path, uri: str) -> None:
 
 
 def _kept(err: StorageError, directory: Path, uri: str) -> StorageError:
-    command = shlex.join(["fairway", "sync", str(directory), uri])
+    # What another training has written there is not to be replaced.
+    target = "ANOTHER-URI" if isinstance(err, ConflictError) else uri
+    command = shlex.join(["fairway", "sync", str(directory), target])
     return StorageError(
         f"the results could not be written: {err.message}",
         hint=f"They are kept in {directory}. Send them with: {command}",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,8 +32,10 @@ from fairway.web.files import Files
 from fairway.web.middleware import PathPrefix, ResponseHeaders, SameOrigin, clean_prefix
 from fairway.web.pictures import MAX_BYTES, png_data_url, read_picture
 from fairway.web.samples import Samples
-from fairway.web.state import describe_files, describe_server, with_training
+from fairway.web.state import describe_files, describe_server, for_visitors, with_training
 from fairway.workloads.mnist.digits import normalise
+
+log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
 # Pictures decoded at a time: each may take 16 million pixels of memory.
@@ -91,6 +94,7 @@ class Pages:
         self._samples = Samples(settings)
         self._model_dir, self._export_dir = Files(settings.model_dir), Files(settings.export_dir)
         self._decoders = anyio.CapacityLimiter(_DECODERS)
+        self._readers = anyio.CapacityLimiter(1)  # those who wait for a slow store take no other's thread
 
     async def index(self, request: Request) -> Response:
         """Return the page."""
@@ -126,9 +130,10 @@ class Pages:
     async def random(self, request: Request) -> Response:
         """Return the model's answer to a random image of the test set, and the truth."""
         try:
-            sample = await run_sync(self._samples.draw)
+            sample = await run_sync(self._samples.draw, limiter=self._readers)
         except FairwayError as err:
-            return _json({"error": err.message, "hint": err.hint}, 404)
+            log.warning("no random image: %s", err.message)
+            return _json(for_visitors(err), 404)
         prediction = await self.server.predict(_scaled(sample.image))
         where = {"index": sample.index, "source": sample.source, "truth": sample.truth}
         return _json(_answer(prediction) | where | {"image": png_data_url(sample.image)})

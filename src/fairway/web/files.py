@@ -15,7 +15,7 @@ from fairway.storage.stores.uri import local_path, open_store
 FRESH_S = 4.0
 """Seconds for which a file of an object store is not asked for again, however many visitors poll."""
 PATIENCE_S = 1.0
-"""Longest that a visitor waits for an object store; what comes later is shown the next time."""
+"""Longest that a visitor waits for a file of an object store; what comes later is shown the next time."""
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any, Literal
 
 from fairway.storage.manifest import CURVES, MANIFEST, Manifest
@@ -160,8 +159,14 @@ def _describe(manifest: Manifest) -> dict[str, Any]:
 
 def _source_words(source: str) -> str:
     """Return where data was read from, without telling visitors how a disk or a bucket is laid out."""
-    is_directory = "://" in source or PurePath(source).is_absolute()
-    return f"directory {PurePath(source).name}" if is_directory else source
+    is_directory = "://" in source or source.startswith("/")
+    return f"directory {directory_name(source)}".rstrip() if is_directory else source
+
+
+def directory_name(uri: str) -> str:
+    """Return the last part of a path or a URI; none of a URI that names a bucket alone."""
+    _, has_scheme, rest = uri.rstrip("/").rpartition("://")
+    return (rest.partition("/")[2] if has_scheme else rest).rpartition("/")[2]
 
 
 def _state(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from fairway.config import WebSettings
-from fairway.errors import ServerError
+from fairway.errors import FairwayError, ServerError
 from fairway.web.client import ModelServer, ServerStatus
 from fairway.web.files import Files
-from fairway.web.records import Training, read_record, read_training
+from fairway.web.records import Training, directory_name, read_record, read_training
 
 
 async def describe_server(server: ModelServer) -> dict[str, Any]:
@@ -54,6 +54,17 @@ def with_training(server: dict[str, Any], training: dict[str, Any] | None) -> di
     return server | {"message": message, "hint": hint}
 
 
+def for_visitors(error: FairwayError) -> dict[str, str]:
+    """Return `error` and `hint` for the page: visitors need not know the store and its server."""
+    if _names_a_store(f"{error.message} {error.hint}"):
+        return {"error": "the images cannot be read", "hint": "The log of the page says why."}
+    return {"error": error.message, "hint": error.hint}
+
+
+def _names_a_store(text: str) -> bool:
+    return "://" in text
+
+
 def _words(status: ServerStatus, model: str) -> tuple[str, str]:
     match status.state:
         case "serving":
@@ -61,7 +72,8 @@ def _words(status: ServerStatus, model: str) -> tuple[str, str]:
         case "loading":
             return f"loading {model} version {status.version}", "It answers as soon as it is loaded."
         case "failed":
-            reason = f": {status.detail}" if status.detail else ""
+            is_shown = status.detail and not _names_a_store(status.detail)
+            reason = f": {status.detail}" if is_shown else ""
             return (
                 f"version {status.version} of {model} could not be loaded{reason}",
                 "Export another version with: fairway train",
@@ -94,9 +106,9 @@ def _describe_training(training: Training) -> dict[str, Any]:
 
 def _no_record(settings: WebSettings, version: int | None) -> str:
     # Visitors need not know the bucket.
-    where = settings.export_dir.rstrip("/").rpartition("/")[2] if "://" in settings.export_dir else ""
+    is_uri = _names_a_store(settings.export_dir)
+    where = directory_name(settings.export_dir) if is_uri else settings.export_dir
     return (
-        f"No training record at hand: version {version} is not in export directory "
-        f"{where or settings.export_dir}. "
+        f"No training record at hand: version {version} is not in {f'export directory {where}'.rstrip()}. "
         "Predictions work all the same; name the export directory with --export-dir."
     )

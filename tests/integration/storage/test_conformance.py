@@ -145,7 +145,7 @@ def test_order_is_that_of_the_keys(store: Store) -> None:
     "server", ["local_disk", "moto", pytest.param("swift", marks=pytest.mark.slow)], indirect=True
 )
 def test_more_than_a_page(store: Store) -> None:
-    """Not on gcp-storage-emulator, which knows no pages; see tests/unit/storage/test_gcs.py."""
+    """Not on gcp-storage-emulator, which knows no pages; see tests/unit/storage/stores/test_gcs.py."""
     names = [f"d/{number:04}" for number in range(MANY)]
     at_once([partial(store.write, name, b"") for name in [*names, "e"]])
     assert keys(store.list("d")) == names

@@ -168,6 +168,18 @@ def test_unknown_certificate_fails_at_once(monkeypatch: pytest.MonkeyPatch, tls:
     assert took < 5
 
 
+@pytest.mark.parametrize("size", [1, 3 * 2**20], ids=["whole", "in chunks"])
+def test_unknown_certificate_is_no_fault_of_the_file(
+    monkeypatch: pytest.MonkeyPatch, tls: tuple[str, Path], tmp_path: Path, size: int
+) -> None:
+    """Google's library raises it as an `OSError`, as a file does that cannot be read."""
+    (tmp_path / "source").write_bytes(bytes(size))
+    store = gcs(monkeypatch, f"https://{tls[0]}")
+    error, took = error_of(partial(store.upload, tmp_path / "source", "b"))
+    assert f"cannot write gs://bucket/a/b: the TLS connection to {tls[0]} fails" in error.message
+    assert took < 5
+
+
 def test_known_certificate(monkeypatch: pytest.MonkeyPatch, tls: tuple[str, Path]) -> None:
     monkeypatch.setenv("AWS_CA_BUNDLE", str(tls[1]))
     assert s3(monkeypatch, f"https://{tls[0]}").list() == []
@@ -232,6 +244,14 @@ def test_unusable_credentials_for_gcs(
     assert str(file) in error.message
     assert "GOOGLE_APPLICATION_CREDENTIALS" in error.hint
     assert took < 5
+
+
+def test_directory_in_place_of_credentials_for_gcs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As a volume is that is mounted where its file was meant."""
+    monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path))
+    for call in (open_store("gs://b/a").list, partial(open_store("gs://b/a").download, "a", tmp_path / "b")):
+        error, _ = error_of(call)
+        assert f"there are no usable Google credentials: {tmp_path}: Is a directory" in error.message
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import botocore.auth
@@ -133,6 +134,24 @@ def test_a_refusal_is_an_error_at_once(
         publish_version(make_version(tmp_path / "a", 5, files=4), uri)
     assert time.monotonic() - started < 3
     assert list_versions(uri) == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_server_that_sends_everything_elsewhere(
+    moto: Moto, tmp_path: Path, via_proxy: FaultProxy, status: int
+) -> None:
+    """As many do with requests without TLS."""
+    store = open_store(moto.new_bucket())
+    via_proxy.fault = lambda _: Answer(status, "Moved")
+    calls = (store.list, partial(store.stat, "a"), partial(store.download, "a", tmp_path / "a"))
+    for call in calls:
+        via_proxy.requests.clear()
+        with pytest.raises(
+            StorageError, match=rf"127.0.0.1:\d+ sends requests elsewhere \({status}\)"
+        ) as caught:
+            call()
+        assert "S3_USE_HTTPS=1" in caught.value.hint
+        assert len(via_proxy.requests) <= 4
 
 
 def test_truncated_files_are_noticed(moto: Moto, tmp_path: Path, via_proxy: FaultProxy) -> None:

@@ -19,7 +19,7 @@ from fairway.storage.stores.uri import open_store
 from tests.integration.storage.writers import write_checkpoint
 from tests.servers.moto import Moto
 from tests.servers.process import StoreServer
-from tests.servers.proxy import Answer, FaultProxy
+from tests.servers.proxy import Answer, FaultProxy, LostAnswer, Truncate
 
 EVENT_FILE = f"{EVENTS}/train/events.out.tfevents.1"
 
@@ -254,6 +254,61 @@ def test_a_checkpoint_that_is_removed_while_it_is_sent_is_sent_whole(
     via_proxy.fault = lambda _: None
     fetch_model_dir(store, tmp_path / "b")
     assert checkpoint(tmp_path / "b", 10) == expected
+
+
+def test_a_lost_answer_is_no_other_training(
+    moto: Moto, tmp_path: Path, via_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.2)
+    store = open_store(f"{moto.new_bucket()}/run")
+    source = make_model_dir(tmp_path / "a", 10)
+    mirror = Mirror(source, store)
+    via_proxy.fault = lambda request: LostAnswer() if "ckpt-00000010.json" in request.path else None
+    with pytest.raises(StorageError, match="write"):
+        mirror.look()
+    via_proxy.fault = lambda _: None
+    assert [each.step for each in list_checkpoints(store)] == [10], "it was written all the same"
+    assert mirror.look()
+    write_checkpoint(source, 20)
+    assert mirror.look()
+    assert [each.step for each in list_checkpoints(store)] == [10, 20]
+
+
+@pytest.mark.parametrize("damaged", ["ckpt-00000020.data", "ckpt-00000020.json"])
+def test_what_arrives_damaged_is_not_deleted(
+    moto: Moto, tmp_path: Path, via_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch, damaged: str
+) -> None:
+    monkeypatch.setattr(module, "ABANDONED_S", -60)
+    store = open_store(f"{moto.new_bucket()}/run")
+    source = make_model_dir(tmp_path / "a")
+    mirror = Mirror(source, store)
+    for step in (10, 20):
+        write_checkpoint(source, step)
+        mirror.look()
+    via_proxy.fault = lambda request: Truncate(5) if damaged in request.path else None
+    assert fetch_model_dir(store, tmp_path / "b") == 10
+    write_checkpoint(tmp_path / "b", 15)
+    assert fetch_model_dir(store, tmp_path / "b") == 15, "nor is what this machine has instead"
+    via_proxy.fault = lambda _: None
+    assert fetch_model_dir(store, tmp_path / "c") == 20
+
+
+def test_a_manifest_that_cannot_be_read_is_written_again(server: StoreServer, tmp_path: Path) -> None:
+    store = open_store(f"{server.new_bucket()}/run")
+    source = make_model_dir(tmp_path / "a")
+    mirror = Mirror(source, store)
+    for step in (10, 20):
+        write_checkpoint(source, step)
+        mirror.look()
+    store.write(f"{CHECKPOINTS}/ckpt-00000020.json", b"{")
+    assert fetch_model_dir(store, tmp_path / "b") == 10
+    write_checkpoint(tmp_path / "b", 20)
+    Mirror(tmp_path / "b", store).look()
+    assert [each.step for each in list_checkpoints(store)] == [10, 20]
+    for step in (10, 20):
+        store.write(f"{CHECKPOINTS}/ckpt-{step:08d}.json", b"{")
+    with pytest.raises(StorageError, match="none of the 2 checkpoints"):
+        fetch_model_dir(store, tmp_path / "c")
 
 
 def raises_conflict(mirror: Mirror) -> bool:

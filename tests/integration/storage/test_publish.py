@@ -21,6 +21,7 @@ from fairway.storage.publish import (
 )
 from fairway.storage.stores.uri import local_path, open_store
 from tests.manifests import make_version
+from tests.servers.fixtures import use
 from tests.servers.moto import Moto
 from tests.servers.process import StoreServer
 from tests.servers.proxy import FaultProxy
@@ -145,6 +146,23 @@ def test_keeping_spares_what_is_being_written(
     assert [version.number for version in list_versions(uri)] == [2, 3], "1 was abandoned, 3 is the newest"
 
 
+def test_keeping_spares_what_others_have_written(
+    moto: Moto, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A version without manifest and claim, what is no claim, and a claim before its first file."""
+    uri = f"{use(moto, monkeypatch).new_bucket()}/models"
+    others = [f"{CLAIMS}/1", f"{CLAIMS}/notes", f"2/{SAVED_MODEL}"]
+    for key in others:
+        open_store(uri).write(key, b"x")
+    publish_version(make_version(tmp_path / "a", 3), uri)
+    keep_newest(uri, 1)
+    assert [entry.key for entry in open_store(uri).list()][:4] == sorted([*others, f"{CLAIMS}/3"])
+    monkeypatch.setattr(publish, "ABANDONED_S", -60)
+    keep_newest(uri, 1)
+    kept = sorted([*others[1:], f"{CLAIMS}/3"])
+    assert [entry.key for entry in open_store(uri).list()][:3] == kept, "the claim was abandoned"
+
+
 def test_damage_is_noticed_and_nothing_left(server: StoreServer, tmp_path: Path) -> None:
     uri = f"{server.new_bucket()}/models"
     publish_version(make_version(tmp_path / "a", 5), uri)
@@ -164,7 +182,7 @@ def test_a_manifest_cannot_name_files_elsewhere(server: StoreServer, tmp_path: P
     uri = f"{server.new_bucket()}/models"
     version = make_version(tmp_path / "a", 5)
     content = (version.path / MANIFEST).read_bytes()
-    for name in ("../../x", "/x", "a/../../x", "a//x", "./x", "a\\\\x"):
+    for name in ("../../x", "/x", "a/../../x", "a//x", "./x", "a\\\\x", MANIFEST):
         open_store(uri).write(
             f"5/{MANIFEST}", content.replace(b'"saved_model.pb": {', f'"{name}": {{'.encode())
         )
@@ -177,5 +195,8 @@ def test_version_without_a_manifest_is_not_complete_in_a_store(server: StoreServ
     open_store(uri).write(f"5/{SAVED_MODEL}", b"x")
     (found,) = list_versions(uri)
     assert found.problem == ("" if local_path(uri) is not None else f"no {MANIFEST}")
-    with pytest.raises(TakenError):
-        publish_version(make_version(tmp_path / "a", 5), uri)
+    for _ in range(2):
+        with pytest.raises(TakenError):
+            publish_version(make_version(tmp_path / "a", 5), uri)
+    assert [entry.key for entry in open_store(uri).list()] == [f"5/{SAVED_MODEL}"]
+    assert open_store(uri).read(f"5/{SAVED_MODEL}") == b"x"

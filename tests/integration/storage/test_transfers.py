@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,6 @@ from fairway.storage.stores import retry
 from fairway.storage.stores.s3_parts import PART_BYTES
 from fairway.storage.stores.store import ExistsError, Store
 from fairway.storage.stores.uri import open_store
-from tests.servers.fixtures import use
 from tests.servers.gcs import GcsEmulator
 from tests.servers.moto import Moto
 from tests.servers.proxy import Answer, Fault, FaultProxy, LostAnswer, Request, Reset
@@ -221,15 +219,6 @@ def test_expired_credentials_are_read_anew_once(store: Store, via_proxy: FaultPr
         store.list()
     assert len(via_proxy.requests) - before == 2
     assert time.monotonic() - started < 3
-
-
-@pytest.fixture
-def gcs_proxy(gcs_emulator: GcsEmulator, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
-    """A proxy in front of gcp-storage-emulator, to which the environment leads."""
-    use(gcs_emulator, monkeypatch)
-    with FaultProxy(gcs_emulator.address) as proxy:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.endpoint)
-        yield proxy
 
 
 def test_gcs_goes_on_from_the_missing_byte(

@@ -124,6 +124,46 @@ def test_a_fetch_that_breaks_off_leaves_what_was_there(store: Store) -> None:
     assert copies() == {"a": b"22"}
 
 
+def test_a_fetch_that_breaks_off_leaves_what_the_new_files_replace(store: Store) -> None:
+    def either(names: Collection[str]) -> list[str]:
+        return [name for name in ("b", "a") if name in names][:1]
+
+    store.write("a", b"1")
+    directory = local_copy(URI, either)
+    store.delete(["a"])
+    store.write("b", b"2")
+    store.broken = True
+    local_copy(URI, either)
+    assert (directory / "a").read_bytes() == b"1"
+    store.broken = False
+    local_copy(URI, either)
+    assert not (directory / "a").exists()
+    assert (directory / "b").read_bytes() == b"2"
+
+
+def test_half_replaced_copies_serve_in_no_outage(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b"):
+        store.write(name, b"1")
+    copies()
+    for name in ("a", "b"):
+        store.write(name, b"2")
+    real = Path.replace
+
+    def killed(path: Path, target: Path) -> Path:
+        if target.name == "b":
+            raise KeyboardInterrupt
+        return real(path, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "replace", killed)
+        copies()
+    store.away = True
+    with pytest.raises(StorageError, match="it is away"):
+        copies()
+    store.away = False
+    assert copies() == {"a": b"2", "b": b"2"}
+
+
 def test_each_uri_at_each_server_has_its_own_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     first = cache_path("served", URI)

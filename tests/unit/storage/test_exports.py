@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import StorageError
-from fairway.storage.exports import damaged_files, find_version, list_versions, next_version
+from fairway.storage.exports import Catalog, damaged_files, find_version, list_versions, next_version
 from fairway.storage.manifest import MANIFEST, SAVED_MODEL, describe_files
+from fairway.storage.stores.uri import open_store
 from tests.manifests import make_manifest
 
 
@@ -31,6 +32,24 @@ def test_versions_are_sorted_by_number_and_strangers_ignored(tmp_path: Path) -> 
     assert [version.number for version in list_versions(tmp_path)] == [9, 10, 100]
     assert find_version(tmp_path).number == 100
     assert find_version(tmp_path, 9).manifest == make_manifest(files=describe_files(tmp_path / "9"))
+
+
+def test_file_named_as_the_manifest_below_it_belongs_to_the_version(tmp_path: Path) -> None:
+    (make_version(tmp_path, 1) / "assets").mkdir()
+    (tmp_path / "1" / "assets" / MANIFEST).write_bytes(b"x")
+    assert f"assets/{MANIFEST}" in describe_files(tmp_path / "1")
+    assert MANIFEST not in describe_files(tmp_path / "1")
+
+
+def test_manifest_that_is_listed_before_it_can_be_read(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    listed = Catalog(store).from_entries
+    path = make_version(tmp_path, 1) / MANIFEST
+    entries = store.list()
+    hidden = path.rename(tmp_path / "hidden")
+    assert [version.problem for version in listed(entries)] == [f"no {MANIFEST}"]
+    hidden.rename(path)
+    assert [version.problem for version in listed(entries)] == [""]
 
 
 def test_missing_directory_has_no_versions(tmp_path: Path) -> None:

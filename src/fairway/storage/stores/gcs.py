@@ -140,13 +140,17 @@ class GcsStore:
                 return
 
         def send(client: Any) -> None:
-            with storage_errors("read", source), source.open("rb") as file:
-                blob = self._blob(client, key)
-                blob.chunk_size = CHUNK_BYTES
+            file.seek(0)
+            blob = self._blob(client, key)
+            blob.chunk_size = CHUNK_BYTES
+            try:
                 # Without a size even what would fit into one request goes in chunks.
                 blob.upload_from_file(_Counted(file, count), timeout=TIMEOUT, retry=chunk_retries())
+            except ValueError as err:  # the server has kept less of a chunk than it was sent
+                raise ConnectionError(str(err)) from err
 
-        self._ask("write", key, send)
+        with storage_errors("read", source), source.open("rb") as file:
+            self._ask("write", key, send)
 
     def download(self, key: str, target: Path, count: Count = uncounted) -> None:
         """Write a file to the disk; what breaks off goes on from the byte that is missing."""
@@ -184,6 +188,9 @@ class GcsStore:
 
         def get(client: Any) -> None:
             start = file.tell()
+            if start >= entry.size:  # all has come, and yet the attempt failed: it is damaged
+                start = file.seek(0)
+                file.truncate()
             options = {"start": start or None, "raw_download": True, "timeout": TIMEOUT, "retry": None}
             blob = self._blob(client, entry.key, int(entry.tag))
             blob.download_to_file(_Counted(file, count), checksum=None if start else "auto", **options)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import google.auth
 from google.api_core.retry import Retry
 from google.auth.credentials import AnonymousCredentials
+from google.auth.exceptions import DefaultCredentialsError
 from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Client
 from requests.adapters import HTTPAdapter
@@ -134,15 +135,22 @@ def chunk_retries() -> Retry:
 def _make_client(emulator: str | None) -> Client:
     # Else the client asks for each bucket's description, for traces that nobody reads.
     os.environ.setdefault("DISABLE_GCS_PYTHON_CLIENT_OTEL_BUCKET_METADATA", "1")
-    if emulator:
-        credentials = AnonymousCredentials()
-    else:
-        credentials, _ = google.auth.default(scopes=SCOPES, request=_BoundedRequest())
+    credentials = AnonymousCredentials() if emulator else _find_credentials()
     session = AuthorizedSession(credentials, refresh_timeout=ATTEMPT_S, auth_request=_BoundedRequest())
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(pool_connections=2, pool_maxsize=CONNECTIONS))
     options = {"api_endpoint": emulator} if emulator else None
     return Client(project=None, credentials=credentials, _http=session, client_options=options)
+
+
+def _find_credentials() -> Any:
+    """Let Google's library look for credentials, as it lets errors of their file through."""
+    try:
+        return google.auth.default(scopes=SCOPES, request=_BoundedRequest())[0]
+    except OSError as err:
+        if isinstance(err, gcs_errors.ERRORS):
+            raise
+        raise DefaultCredentialsError(f"{err.filename}: {err.strerror}") from err
 
 
 class _BoundedRequest(Request):  # type: ignore[misc]

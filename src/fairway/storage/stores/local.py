@@ -110,7 +110,7 @@ class LocalStore:
                 self._remove_empty(path.parent)
 
     def _keys(self, top: Path) -> Iterator[str]:
-        for directory, _, names in os.walk(top):
+        for directory, _, names in os.walk(top, onerror=_raise_unless_gone):
             for name in names:
                 if not name.startswith(UNFINISHED):
                     yield (Path(directory) / name).relative_to(self._path).as_posix()
@@ -150,6 +150,12 @@ class LocalStore:
             except OSError:  # not empty, or gone already
                 return
             directory = directory.parent
+
+
+def _raise_unless_gone(err: OSError) -> None:
+    """Let nobody take a directory that cannot be read for an empty one."""
+    if not isinstance(err, FileNotFoundError | NotADirectoryError):
+        raise err
 
 
 def _new_file(directory: Path, attempts: int = 100) -> Path:

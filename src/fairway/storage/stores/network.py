@@ -52,25 +52,34 @@ def reach(url: str, timeout_s: float = ATTEMPT_S) -> None:
     end = time.monotonic() + timeout_s
     addresses = _resolve(host, port, timeout_s)
     with ExitStack() as stack, selectors.DefaultSelector() as selector:
-        refused = ""
+        refused: int | None = None
         for family, address in addresses:
-            attempt = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
-            attempt.setblocking(False)
-            attempt.connect_ex(address)
-            selector.register(attempt, selectors.EVENT_WRITE, attempt)
+            try:
+                attempt = stack.enter_context(socket.socket(family, socket.SOCK_STREAM))
+                attempt.setblocking(False)
+                attempt.connect(address)
+            except BlockingIOError:
+                selector.register(attempt, selectors.EVENT_WRITE, attempt)
+            except OSError as err:  # this machine has no network of this kind, as often of IPv6
+                refused = err.errno
+            else:
+                return
         while selector.get_map() and (left := end - time.monotonic()) > 0:
             for key, _ in selector.select(left):
                 if not (code := key.data.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
                     return
-                refused = refused or errno.errorcode.get(code, str(code))
+                refused = code
                 selector.unregister(key.fileobj)
-        raise UnreachableError(_CAUSES.get(refused, refused) if refused else "it does not answer")
+        if selector.get_map() or refused is None:
+            raise UnreachableError("it does not answer")
+        raise UnreachableError(_CAUSES.get(refused) or errno.errorcode.get(refused, str(refused)))
 
 
 _CAUSES = {
-    "ECONNREFUSED": "it refuses connections",
-    "ENETUNREACH": "there is no network to it",
-    "EHOSTUNREACH": "there is no network to it",
+    errno.ECONNREFUSED: "it refuses connections",
+    errno.EAFNOSUPPORT: "there is no network to it",
+    errno.ENETUNREACH: "there is no network to it",
+    errno.EHOSTUNREACH: "there is no network to it",
 }
 
 

@@ -174,7 +174,16 @@ def make_client(settings: S3Settings) -> tuple[Any, Any]:
     )
     if settings.endpoint is None and not is_aws(client.meta.endpoint_url):  # the profile names a server
         return make_client(replace(settings, endpoint=client.meta.endpoint_url))
+    client.meta.events.register("before-call.s3.HeadBucket", _follow_no_redirect)
     return session, client
+
+
+def _follow_no_redirect(context: dict[str, Any], **_: object) -> None:
+    """Let boto3 ask only once for the bucket's region after a redirect, which it does with HeadBucket.
+
+    Where that is redirected too, as all is by a web server that wants TLS, it would ask for ever.
+    """
+    context["s3_redirect"]["redirected"] = True
 
 
 def _find_credentials(session: Any) -> None:

@@ -52,7 +52,7 @@ UNKNOWN_REQUEST = {"NotImplemented", "MethodNotAllowed", "MissingContentMD5", "4
 
 _PERMISSIONS = {
     "list": "s3:ListBucket",
-    "read": "s3:GetObject",
+    "read": "s3:GetObject (and s3:ListBucket, to be told what is not there)",
     "write": "s3:PutObject",
     "delete": "s3:DeleteObject",
 }
@@ -91,8 +91,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "PermanentRedirect": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
-    "301": _REGION,
 }
+_REDIRECTS = (301, 302, 307, 308)
 
 
 def code_of(err: Exception) -> str:
@@ -169,6 +169,11 @@ def _explanation(err: Exception, url: str) -> tuple[str, str]:
         return f"no credentials could be had: {err.operation_name} is refused, {code}", _ROLES
     if code in _CAUSES:
         return _CAUSES[code]
+    if status in _REDIRECTS:  # those of AWS to another region have a code, or boto3 follows them
+        return (
+            f"{{endpoint}} sends requests elsewhere ({status}), as web servers do that are no S3 server",
+            "Check S3_ENDPOINT; perhaps it wants TLS: set S3_USE_HTTPS=1.",
+        )
     if code in _BUSY or status in (429, 503):
         return f"{{endpoint}} is overloaded ({code})", "Try again later."
     if isinstance(err, boto.ClientError):

@@ -16,11 +16,17 @@ def local_path(uri: str) -> Path | None:
     """Return the path of a directory on this machine; `None` for one in an object store.
 
     Raises:
-        UsageError: the URI's scheme is unknown, or it names no bucket.
+        UsageError: the URI's scheme is unknown, it names no bucket, or the home of nobody.
     """
     match = _SCHEME.match(uri)
     if match is None:
-        return Path(uri).expanduser()
+        try:
+            return Path(uri).expanduser()
+        except RuntimeError as err:
+            raise UsageError(
+                f"{uri} lies in the home of a user who does not exist",
+                hint=f"Write ./{uri} if it is a directory of this name.",
+            ) from err
     scheme = match[1].lower()
     if scheme == "file":
         parts = urlsplit(uri)

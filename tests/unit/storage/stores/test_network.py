@@ -15,6 +15,9 @@ from tests.dead import black_hole, refusing
 WAIT_S = 0.3
 MARGIN_S = 5.0
 """Room for a busy machine."""
+NO_ROUTE = "255.255.255.255"
+"""TCP knows no broadcast: Linux refuses at once to connect there."""
+UNKNOWN_FAMILY = 255
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +60,22 @@ def test_one_address_of_several_is_enough(monkeypatch: pytest.MonkeyPatch, liste
         started = time.monotonic()
         reach("http://store.example", MARGIN_S)
         assert time.monotonic() - started < MARGIN_S
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, UNKNOWN_FAMILY])
+def test_network_that_this_machine_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, listening: int, family: int
+) -> None:
+    """As often that of IPv6, be it that there is no route or that the system does not know it."""
+    answer = [(family, socket.SOCK_STREAM, 6, "", (NO_ROUTE, 80))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: answer)
+    with pytest.raises(UnreachableError, match="there is no network to it"):
+        reach("http://store.example", WAIT_S)
+    answer.append((socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", listening)))
+    reach("http://store.example", WAIT_S)
+    with refusing() as closed, pytest.raises(UnreachableError, match="it refuses connections"):
+        answer[-1] = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", closed))
+        reach("http://store.example", WAIT_S)
 
 
 def test_refusal() -> None:

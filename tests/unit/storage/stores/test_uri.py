@@ -33,6 +33,13 @@ def test_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert local_path("~/models") == Path("/home/somebody/models")
 
 
+def test_home_of_nobody() -> None:
+    with pytest.raises(
+        UsageError, match="~no-such-user/models lies in the home of a user who does not exist"
+    ):
+        local_path("~no-such-user/models")
+
+
 @pytest.mark.parametrize("uri", ["s3://bucket", "s3://bucket/a/b", "gs://bucket/a", "S3://bucket"])
 def test_object_store_is_no_path(uri: str) -> None:
     assert local_path(uri) is None
