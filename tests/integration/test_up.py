@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.conftest import Fairway
+from tests.servers.moto import Moto
 
 FREE_PORTS = ("--web-port", "0", "--tensorboard-port", "0", "--rest-api-port", "0")
 
@@ -133,6 +134,32 @@ def test_whole_story_from_an_empty_directory(tmp_path: Path, up: Callable[..., U
     running.wait_for(serves_again)
     running.end(signal.SIGINT)
     assert "stopping" in running.output
+
+
+@pytest.mark.slow  # as long as the story on a disk
+def test_whole_story_in_an_object_store(
+    environment: dict[str, str], up: Callable[..., Up], moto: Moto
+) -> None:
+    environment.update(moto.environment)
+    uri = f"{moto.new_bucket()}/digits"
+    directories = ("--model-dir", f"{uri}/model", "--export-dir", f"{uri}/export")
+    running = up("--dataset", "embedded", "--train-steps", "100", *directories)
+    running.wait_for("Ctrl-C stops all")
+    answer = httpx.post(running.link("Draw a digit") + "api/random", trust_env=False).json()
+    assert f"exported version {answer['version']} to {uri}/export" in running.output
+
+    def is_recorded() -> bool:
+        state = httpx.get(running.link("Draw a digit") + "api/state", trust_env=False).json()
+        return bool(state["record"] and state["record"]["version"] == answer["version"])
+
+    def is_watched() -> bool:
+        tags = httpx.get(running.link("TensorBoard") + "data/plugin/scalars/tags", trust_env=False).json()
+        return "loss" in tags.get("events/train", {})
+
+    running.wait_for(is_recorded)
+    running.wait_for(is_watched)
+    assert "Traceback" not in running.output
+    running.end(signal.SIGINT)
 
 
 def test_exported_model_is_served_without_training(
