@@ -39,8 +39,8 @@ def in_parallel(calls: Sequence[Callable[[], T]], end: Callable[[], object] = la
         try:
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
         finally:  # also after Ctrl-C
-            end()
             executor.shutdown(wait=False, cancel_futures=True)
+            end()
         for future in done:
             if error := future.exception():
                 raise error
