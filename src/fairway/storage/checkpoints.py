@@ -20,7 +20,7 @@ from fairway.errors import StorageError
 from fairway.storage.files import ABANDONED_S, scratch_directory, sha256, storage_errors
 from fairway.storage.manifest import check_files
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, METRICS
-from fairway.storage.stores.store import NotThereError, Store
+from fairway.storage.stores.store import NotThereError, Store, read_if_there
 from fairway.storage.transfer import download_files, in_parallel
 
 STAGING = ".staging"
@@ -168,14 +168,6 @@ def _read_checkpoint(store: Store, key: str) -> RemoteCheckpoint | None:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as err:
         log.warning("checkpoint %s/%s is damaged and passed over (%s)", store.uri, key, err)
-        return None
-
-
-def read_if_there(store: Store, key: str) -> bytes | None:
-    """Return the content of a file in a store; `None` if it is not there."""
-    try:
-        return store.read(key)
-    except NotThereError:
         return None
 
 

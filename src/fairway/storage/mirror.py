@@ -28,13 +28,12 @@ from fairway.storage.checkpoints import (
     list_manifests,
     local_checkpoints,
     make_empty,
-    read_if_there,
 )
 from fairway.storage.files import storage_errors
 from fairway.storage.manifest import describe_files
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, KEPT_CHECKPOINTS, METRICS
 from fairway.storage.outage import Outage
-from fairway.storage.stores.store import ExistsError, Store
+from fairway.storage.stores.store import ExistsError, Store, read_if_there
 from fairway.storage.stores.uri import open_store
 from fairway.storage.transfer import in_parallel, upload_files
 

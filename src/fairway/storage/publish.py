@@ -27,7 +27,7 @@ from fairway.storage.files import (
     storage_errors,
 )
 from fairway.storage.manifest import MANIFEST, SAVED_MODEL, Manifest, describe_files
-from fairway.storage.stores.store import Count, Entry, ExistsError, NotThereError, Store, uncounted
+from fairway.storage.stores.store import Count, Entry, ExistsError, Store, read_if_there, uncounted
 from fairway.storage.stores.uri import join_uri, local_path, open_store
 from fairway.storage.transfer import download_files, upload_files
 
@@ -177,28 +177,19 @@ def _claim(store: Store, number: int, manifest: bytes) -> dict[str, Entry]:
     claim, key = hashlib.sha256(manifest).hexdigest().encode() + b"\n", f"{CLAIMS}/{number}"
     there = {entry.key.removeprefix(f"{number}/"): entry for entry in store.list(f"{number}/")}
     # A program that makes no claims has written it: claimed, it would be taken for our own the next time.
-    if there and _read(store, key) is None:
+    if there and read_if_there(store, key) is None:
         raise TakenError(number, store.uri)
     _create(store, key, claim, number)
     return there
 
 
-def _create(store: Store, key: str, content: bytes, number: int) -> bool:
-    """Create a file of a version; return `False` if it is there with the same content."""
+def _create(store: Store, key: str, content: bytes, number: int) -> None:
+    """Create a file of a version, unless it is there with the same content."""
     try:
         store.create(key, content)
     except ExistsError as err:
-        if _read(store, key) != content:
+        if read_if_there(store, key) != content:
             raise TakenError(number, store.uri) from err
-        return False
-    return True
-
-
-def _read(store: Store, key: str) -> bytes | None:
-    try:
-        return store.read(key)
-    except NotThereError:
-        return None
 
 
 def _upload(

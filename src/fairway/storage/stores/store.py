@@ -111,3 +111,11 @@ class Store(Protocol):
 
     def delete(self, keys: Iterable[str]) -> None:
         """Delete files, in any order; those not there are passed over."""
+
+
+def read_if_there(store: Store, key: str) -> bytes | None:
+    """Return the content of a file in a store; `None` if it is not there."""
+    try:
+        return store.read(key)
+    except NotThereError:
+        return None
