@@ -62,6 +62,11 @@ def environment_variable(field: str) -> str:
     return ENV_PREFIX + field.upper()
 
 
+def tf_config() -> str | None:
+    """Return `TF_CONFIG`: which task of a distributed training this process is; `None` if it is not set."""
+    return os.environ.get("TF_CONFIG")
+
+
 class Settings:
     """What the settings of all commands share: their values are checked when they are made."""
 
@@ -130,7 +135,7 @@ class TrainSettings(DataSettings):
     """Steps to train for in all, those of an interrupted run included. Default: the recipe's."""
 
     batch_size: Annotated[Count, Range(minimum=1)] = 128
-    """Images per step."""
+    """Images per step of each worker."""
 
     learning_rate: Annotated[float | None, Range(above=0, maximum=10)] = None
     """Peak of the one-cycle schedule. Default: the model type's."""
@@ -155,6 +160,40 @@ class TrainSettings(DataSettings):
 
     keep: Annotated[Count | None, Range(minimum=1)] = None
     """Versions to keep in the export directory: older ones are deleted after an export. Default: all."""
+
+    profile: bool = False
+    """Write a TensorBoard profile of a few steps to the model directory."""
+
+    peer_wait_seconds: Annotated[float, Range(above=0)] = 300.0
+    """How long a task of a distributed training waits for the others."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class ClusterSettings(Settings):
+    """The processes of a distributed training on this machine."""
+
+    workers: Annotated[Count, Range(minimum=0)] = 0
+    """Workers besides the chief, which trains too unless there are parameter servers."""
+
+    ps: Annotated[Count, Range(minimum=0)] = 0
+    """Parameter servers: with any, the workers train asynchronously."""
+
+    evaluator: Annotated[bool, Parameter(negative="")] = False
+    """Evaluate each new checkpoint in a process of its own."""
+
+    def __post_init__(self) -> None:
+        """Check each value, and that parameter servers have somebody to serve.
+
+        Raises:
+            UsageError: a value lies outside its range, or there are parameter servers without workers.
+        """
+        super().__post_init__()
+        if self.ps and not self.workers:
+            raise UsageError(
+                f"ps is {self.ps}, but there are no workers to train with parameter servers",
+                hint="Add --workers 2, or leave out --ps.",
+            )
 
 
 @Parameter(name="*", name_transform=lambda name: name)
@@ -265,6 +304,12 @@ class UpSettings(Settings):
     """Port of the model server's REST API; 0 takes a free one."""
 
     host: Host = "127.0.0.1"
+
+
+def environment_without(settings: type[Settings]) -> dict[str, str]:
+    """Return this process's environment for a child that is not to have some settings from it."""
+    names = {environment_variable(field.name) for field in fields(settings)}  # type: ignore[arg-type]
+    return {name: value for name, value in os.environ.items() if name not in names}
 
 
 def as_flags(settings: Settings, *names: str) -> list[str]:

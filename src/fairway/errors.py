@@ -4,7 +4,8 @@ FairwayError                 something the user can mend; the command exits 1
 ├── UsageError               a setting has a value it cannot have; the command exits 2
 ├── DataError                a data file is missing, damaged or not what it should be
 ├── StorageError             a directory or file cannot be read or written
-└── ServerError              a server that was asked did not answer, or refused
+├── ServerError              a server that was asked did not answer, or refused
+└── PeerError                another task of a distributed training was lost; exits 138, to be started again
 
 Every error says what is wrong with which value; its hint says what to do next.
 """
@@ -44,6 +45,14 @@ class StorageError(FairwayError):
 
 class ServerError(FairwayError):
     """A server that was asked did not answer, or refused."""
+
+
+class PeerError(FairwayError):
+    """Another task of a distributed training was lost; this one is to be started again."""
+
+    # Kubeflow's training operator starts a replica again from 128 on, and leaves 138 to programs:
+    # https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/
+    exit_code = 138
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> FairwayError:

@@ -17,6 +17,8 @@ LINE_INTERVAL_S = 2.0
 class Progress:
     """Shows how far something is; a context manager.
 
+    While there is a bar, what is logged or written to `sys.stderr` appears above it.
+
     Args:
         task: What goes on, in a word or two.
         total: Units in all.
@@ -35,7 +37,10 @@ class Progress:
 
     def __enter__(self) -> Self:
         if self._bar:
-            self._bar.start()
+            self._to_terminal = _log_handlers()
+            self._bar.start()  # puts something in the place of sys.stderr that writes above the bar
+            for handler in self._to_terminal:
+                handler.setStream(sys.stderr)
         return self
 
     def __exit__(
@@ -43,6 +48,8 @@ class Progress:
     ) -> None:
         if self._bar:
             self._bar.stop()
+            for handler in self._to_terminal:
+                handler.setStream(sys.stderr)
 
     def update(self, done: int, note: str = "") -> None:
         """Show that `done` units in all are done; `note` is shown beside them."""
@@ -67,6 +74,15 @@ class Progress:
             else f"{done} of {self._total} {self._unit}"
         )
         return " · ".join(part for part in (f"{self._task}: {count}", note, left) if part)
+
+
+def _log_handlers() -> list[logging.StreamHandler[Any]]:
+    """Return the handlers that write the log to the terminal."""
+    return [
+        handler
+        for handler in logging.getLogger().handlers
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stderr
+    ]
 
 
 def _make_bar(unit: str) -> Any:

@@ -54,10 +54,15 @@ def test_flags_of_settings_give_the_same_settings() -> None:
 
 def test_without_names_every_setting_becomes_a_flag() -> None:
     settings = TrainSettings()
-    given = [field.name for field in fields(settings) if getattr(settings, field.name) is not None]
-    words = as_flags(settings)
-    assert words[::2] == [f"--{name.replace('_', '-')}" for name in given]
-    assert words[1::2] == [str(getattr(settings, name)) for name in given]
+    given = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    words = iter(as_flags(settings))
+    for name, value in given.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            assert next(words) == (f"--{flag}" if value else f"--no-{flag}")
+        elif value is not None:
+            assert [next(words), next(words)] == [f"--{flag}", str(value)]
+    assert not list(words)
 
 
 def test_cache_follows_xdg(monkeypatch: pytest.MonkeyPatch) -> None:

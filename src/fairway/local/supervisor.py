@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fairway.errors import FairwayError
+from fairway.errors import FairwayError, PeerError
 
 log = logging.getLogger(__name__)
 
@@ -36,11 +36,15 @@ class Part:
         name: Prefix of its output.
         command: Program and arguments.
         once: It has a task and ends; otherwise an end is a crash, whatever the exit code.
+        env: Its environment; `None`: that of this process.
+        hidden: Lines that begin with one of these are not passed on.
     """
 
     name: str
     command: tuple[str, ...]
     once: bool = False
+    env: Mapping[str, str] | None = None
+    hidden: tuple[str, ...] = ()
 
 
 class Supervisor:
@@ -48,12 +52,16 @@ class Supervisor:
 
     Args:
         width: Columns for the names before the output.
+
+    Attributes:
+        exit_codes: How each part ended that has ended, the last time; negative: by that signal.
     """
 
     def __init__(self, width: int) -> None:
         self._width = width
         self._tasks: list[asyncio.Task[None]] = []
-        self._running: set[asyncio.subprocess.Process] = set()
+        self.exit_codes: dict[str, int] = {}
+        self._running: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
 
     def start(self, part: Part) -> asyncio.Task[None]:
@@ -70,34 +78,40 @@ class Supervisor:
     async def stop(self) -> None:
         """End all parts: SIGTERM, and SIGKILL for what is still there after a while."""
         self._stopping.set()
-        for process in self._running:
+        for process in self._running.values():
             with suppress(ProcessLookupError):
                 process.terminate()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT_S)
-        for process in self._running:
-            log.warning("process %d does not end; killing it", process.pid)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        for name in self._running:
+            log.warning("%s does not end; killing it", name)
+        self.kill(*self._running)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def kill(self, *names: str) -> None:
+        """Kill parts that hang, with all their processes; they are restarted like those that crashed."""
+        for name in names:
+            if process := self._running.get(name):
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
 
     async def _keep(self, part: Part, prefix: str) -> None:
         crashes, clock = 0, asyncio.get_running_loop().time
         while not self._stopping.is_set():
             started = clock()
             code, last_words = await self._run(part, prefix)
+            self.exit_codes[part.name] = code
             if self._stopping.is_set() or (part.once and code == 0):
                 return
             if code in EXPLAINED:
                 raise FairwayError(f"{part.name} ended with exit code {code}", hint=last_words)
             crashes = crashes + 1 if clock() - started < STABLE_S else 1
-            ending = signal.Signals(-code).name if code < 0 else f"exit code {code}"
             if crashes > RESTARTS:
                 raise FairwayError(
-                    f"{part.name} crashed {crashes} times in a row ({ending})", hint=last_words
+                    f"{part.name} crashed {crashes} times in a row ({_cause(code)})", hint=last_words
                 )
             delay = FIRST_DELAY_S * 2 ** (crashes - 1)
-            log.warning("%s crashed (%s); restarting it in %.1f s", part.name, ending, delay)
+            log.warning("%s crashed (%s); restarting it in %.1f s", part.name, _cause(code), delay)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
@@ -108,32 +122,42 @@ class Supervisor:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            env={**(os.environ if part.env is None else part.env), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C on the terminal goes to us, and we end the parts
             preexec_fn=_die_with_parent(),
             limit=2**20,
         )
-        self._running.add(process)
+        self._running[part.name] = process
+        if self._stopping.is_set():  # since it was decided to start it
+            process.terminate()
         try:
-            last_words = await self._pass_on(process, prefix)
+            last_words = await self._pass_on(process, part, prefix)
             return await process.wait(), last_words
         finally:
-            self._running.discard(process)
+            del self._running[part.name]
 
-    async def _pass_on(self, process: asyncio.subprocess.Process, prefix: str) -> str:
+    async def _pass_on(self, process: asyncio.subprocess.Process, part: Part, prefix: str) -> str:
         """Write a process's output with the prefix until it ends; return its last line."""
         last_words = ""
         while process.stdout and (line := await process.stdout.readline()):
             text = line.decode(errors="replace").rstrip()
             if text:
                 last_words = text.strip()
-                sys.stderr.write(f"{prefix}{text}\n")
+                if not text.startswith(part.hidden):
+                    sys.stderr.write(f"{prefix}{text}\n")
         return last_words
 
     def _prefix(self, name: str, colour: int) -> str:
         text = f"{name:<{self._width}} │ "
         plain = not sys.stderr.isatty() or bool(os.environ.get("NO_COLOR"))
         return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+def _cause(code: int) -> str:
+    """Return what an exit code says of a crash."""
+    if code == PeerError.exit_code:
+        return "it lost a peer"
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 def _die_with_parent() -> Callable[[], None] | None:

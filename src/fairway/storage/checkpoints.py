@@ -85,7 +85,7 @@ def fetch_model_dir(store: Store, directory: Path) -> int:
         storage_errors("write to", directory),
     ):
         (fetched / CHECKPOINTS).mkdir()
-        step = next((each.step for each in newest_first if _fetch_checkpoint(store, each, fetched)), 0)
+        step = next((each.step for each in newest_first if fetch_checkpoint(store, each, fetched)), 0)
         if here and not step:
             return here
         if not step and (there := list_manifests(store)):
@@ -107,8 +107,8 @@ def list_manifests(store: Store) -> list[str]:
     return [key for key in keys if _MANIFEST.fullmatch(key)]
 
 
-def _fetch_checkpoint(store: Store, checkpoint: RemoteCheckpoint, directory: Path) -> bool:
-    """Fetch a checkpoint; return `False` if it is damaged."""
+def fetch_checkpoint(store: Store, checkpoint: RemoteCheckpoint, directory: Path) -> bool:
+    """Fetch a checkpoint into a model directory; return `False` if it is damaged."""
     staging = directory / STAGING
     make_empty(staging)
     files = checkpoint.files

@@ -37,6 +37,7 @@ from fairway.tfs.signatures import DEFAULT_SIGNATURE, Signature, signatures_to_j
 from fairway.train.checkpoints import write_errors
 from fairway.train.evaluate import Evaluation
 from fairway.train.precision import use_precision
+from fairway.train.state import State
 from fairway.train.warmup import write_warmup
 from fairway.train.workspace import Workspace
 from fairway.workloads.base import Dataset, Endpoint, Workload
@@ -48,11 +49,11 @@ PARITY = 1e-5
 PARITY_IMAGES = 256
 
 
-def servable_model(workload: Workload, settings: TrainSettings, trained: keras.Model) -> keras.Model:
-    """Return a float32 copy of a model that may have been trained with bfloat16 arithmetic."""
+def servable_model(workload: Workload, settings: TrainSettings, state: State) -> keras.Model:
+    """Return a float32 model with weights that may have been trained with bfloat16 arithmetic."""
     with use_precision("float32"):
         model = workload.build_model(settings.model_type)
-    model.set_weights(trained.get_weights())
+    state.weights.write_to(model)
     return model
 
 

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import logging
-import os
 import uuid
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from fairway.config import TrainSettings
 from fairway.errors import StorageError, UsageError
-from fairway.quiet import without_notices
+from fairway.net.cluster import Cluster
 from fairway.storage.exports import Version
 from fairway.storage.model_dir import read_config, write_config
 from fairway.storage.publish import keep_newest
-from fairway.train.precision import best_precision
-from fairway.train.workspace import open_workspace
+from fairway.train.agreement import offered
+from fairway.train.evaluator import evaluate_checkpoints
+from fairway.train.finished import exported_version
+from fairway.train.follow import follow
+from fairway.train.libraries import load_tensorflow
+from fairway.train.peers import Peers
+from fairway.train.resolve import resolve, share
+from fairway.train.stop import StopSignal
+from fairway.train.workspace import Workspace, open_workspace
 from fairway.workloads.base import Dataset, Workload
 
 log = logging.getLogger(__name__)
 
 
-def train(workload: Workload, settings: TrainSettings) -> Version:
+def train(workload: Workload, settings: TrainSettings, cluster: Cluster | None = None) -> Version | None:
     """Train until `train_steps` are done, in this run or in all runs on this model directory; export once.
 
+    Args:
+        workload: What is trained.
+        settings: As the user gave them.
+        cluster: The tasks of a distributed training; `None` if it is this process alone.
+
     Returns:
-        The exported version; the one that is there already if this training was finished before.
+        The exported version; the one that is there already if this training was finished before. `None` in a
+        task that is not the lead, which ends when the lead has exported.
 
     Raises:
         UsageError: a setting does not fit the data, or the model directory holds another training.
@@ -34,42 +46,66 @@ def train(workload: Workload, settings: TrainSettings) -> Version:
         StorageError: a directory cannot be written to; the last checkpoint is unharmed, and what an object
             store did not take is kept on this machine.
         StoppedError: SIGINT or SIGTERM came; a checkpoint is saved.
+        PeerError: another task was lost; this one is to be started again.
+        FairwayError: another task did not come, or failed.
     """
-    with open_workspace(settings.model_dir, settings.export_dir) as workspace:
+    if cluster is None or cluster.is_lead:
+        return _lead(workload, settings, cluster)
+    take_part = evaluate_checkpoints if cluster.this.role == "evaluator" else follow
+    take_part(workload, settings, cluster)
+    return None
+
+
+def _lead(workload: Workload, settings: TrainSettings, cluster: Cluster | None) -> Version:
+    with (
+        open_workspace(settings.model_dir, settings.export_dir) as workspace,
+        Peers(cluster, settings.peer_wait_seconds) as peers,
+    ):
         dataset = workload.load(settings)
-        settings = resolve(workload, settings, dataset)
+        settings = resolve(workload, settings, dataset, cluster)
+        dataset = share(settings, dataset, cluster)
         run = _join_run(workload, settings, dataset, workspace.model_dir)
         workspace.start()
-        # TensorFlow reads this when it is imported; its notices are for its developers.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-        with without_notices():
-            from fairway.train.session import run_session
-        version = run_session(workload, settings, dataset, run, workspace)
+        version = _exported(settings, run)
+        if version is None:
+            version = _train(workload, settings, dataset, run, cluster, workspace, peers)
+        peers.finish(version=version.uri)
     if settings.keep:
         _delete_older(settings.export_dir, settings.keep)
     return version
 
 
-def resolve(workload: Workload, settings: TrainSettings, dataset: Dataset) -> TrainSettings:
-    """Return the settings with every `None` and `auto` replaced by what it means here.
+def _exported(settings: TrainSettings, run: str) -> Version | None:
+    total = settings.train_steps or 0
+    version = exported_version(settings.export_dir, run, total)
+    if version and version.manifest:
+        log.info("trained already: step %d of %d, version %d", version.manifest.step, total, version.number)
+        log.info("  train on with a larger --train-steps, or afresh with another --model-dir")
+    return version
 
-    Raises:
-        UsageError: the batch is larger than the training set.
-    """
-    if settings.batch_size > len(dataset.train):
-        raise UsageError(
-            f"batch_size is {settings.batch_size}, but there are only {len(dataset.train)} training images",
-            hint="Set a smaller one with --batch-size or TF_BATCH_SIZE.",
-        )
-    recipe = workload.recipe(settings, dataset)
-    return replace(
-        settings,
-        dataset=dataset.name,
-        train_steps=settings.train_steps or recipe.train_steps,
-        learning_rate=settings.learning_rate or recipe.learning_rate,
-        augment=recipe.augment if settings.augment is None else settings.augment,
-        precision=best_precision() if settings.precision == "auto" else settings.precision,
-    )
+
+def _train(
+    workload: Workload,
+    settings: TrainSettings,
+    dataset: Dataset,
+    run: str,
+    cluster: Cluster | None,
+    workspace: Workspace,
+    peers: Peers,
+) -> Version:
+    """Train with all tasks and export."""
+    stop = StopSignal()
+    with offered(settings, dataset, run) as offer:
+        peers.invite(offer)
+        load_tensorflow(is_alone=cluster is None)
+        from fairway.train.session import Session
+        from fairway.train.strategies.choose import choose_strategy
+
+        with stop:
+            members = peers.assemble(stop.check)
+        stop.on_stop = peers.limit_stop
+        strategy = choose_strategy(workload, settings, dataset, stop, cluster, members)
+        return Session(workload, settings, dataset, strategy, workspace, peers, stop).run(run)
 
 
 def _delete_older(export_dir: str, keep: int) -> None:

@@ -1,86 +1,158 @@
-"""The part of a run that needs TensorFlow: restore, train, measure, export."""
+"""The part of a run that the lead does with TensorFlow: restore, train, measure, export."""
 
 from __future__ import annotations
 
 import logging
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import Any
 
 from fairway.config import TrainSettings
-from fairway.errors import FairwayError
+from fairway.errors import FairwayError, PeerError
 from fairway.progress import Progress
-from fairway.storage.exports import Version, list_versions
+from fairway.storage.exports import Version
 from fairway.storage.model_dir import CHECKPOINTS
 from fairway.tfs.signatures import DEFAULT_SIGNATURE
-from fairway.train.batches import BatchOrder
 from fairway.train.checkpoints import Checkpoints
 from fairway.train.evaluate import evaluate
 from fairway.train.export import export_model, servable_model
-from fairway.train.loop import Trainer
+from fairway.train.peers import Peers
+from fairway.train.profile import Profile
 from fairway.train.records import Records
+from fairway.train.stop import StoppedError, StopSignal
+from fairway.train.strategies.base import Progressed, Strategy, pauses
 from fairway.train.workspace import Workspace
 from fairway.workloads.base import Dataset, Workload
 
 log = logging.getLogger(__name__)
 
-CHUNK = 20
-"""Steps in one call of the compiled loop: how often metrics are recorded and a stop is noticed."""
 
-
-class StoppedError(FairwayError):
-    """The run was asked to stop, and has saved a checkpoint."""
-
-    def __init__(self, signum: int, step: int, total: int) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name} at step {step} of {total}; a checkpoint is saved",
-            hint="The same command goes on from there.",
-        )
-        self.exit_code = 128 + signum
-
-
-def run_session(
-    workload: Workload, settings: TrainSettings, dataset: Dataset, run: str, workspace: Workspace
-) -> Version:
-    """Train from the newest checkpoint to the end and export, unless that is done already.
+class Session:
+    """One run of a training, from the newest checkpoint to the exported version.
 
     Args:
         workload: What is trained.
-        settings: Resolved settings.
+        settings: Resolved.
         dataset: The images.
-        run: The run's id, by which its export is known again.
+        strategy: How the steps are done.
         workspace: Where it works, and publishes the version.
-
-    Raises:
-        StorageError: a directory cannot be written to.
-        StoppedError: SIGINT or SIGTERM came; a checkpoint is saved.
+        peers: The other tasks.
+        stop: Tells whether this task was told to stop.
     """
-    total = settings.train_steps or 0
-    trainer = Trainer(workload, settings, dataset.train)
-    checkpoints = Checkpoints(
-        workspace.model_dir / CHECKPOINTS,
-        model=trainer.model,
-        optimizer=trainer.optimizer,
-        step=trainer.step,
-        seconds=trainer.seconds,
-    )
-    step = checkpoints.restore()
-    exported = _exported(settings.export_dir, run, max(step, total))
-    if exported:
-        log.info("trained already: step %d of %d, version %d", step, total, exported.number)
-        log.info("  train on with a larger --train-steps, or afresh with another --model-dir")
-        return exported
-    _announce(settings, dataset, step, total)
-    with Records(workspace.model_dir, step) as records:
-        _run_steps(trainer, settings, dataset, checkpoints, records, step, workspace.check)
-        step = max(step, total)
-        model = servable_model(workload, settings, trainer.model)
-        evaluation = evaluate(
-            workload.endpoints(model)[DEFAULT_SIGNATURE], dataset.test, len(workload.class_names)
+
+    def __init__(
+        self,
+        workload: Workload,
+        settings: TrainSettings,
+        dataset: Dataset,
+        strategy: Strategy,
+        workspace: Workspace,
+        peers: Peers,
+        stop: StopSignal,
+    ) -> None:
+        self._workload, self._settings, self._dataset = workload, settings, dataset
+        self._strategy, self._workspace, self._peers, self._stop = strategy, workspace, peers, stop
+        self._total = settings.train_steps or 0
+        directory = workspace.model_dir / CHECKPOINTS
+        self._checkpoints = Checkpoints(directory, **strategy.state.parts)
+
+    def run(self, run: str) -> Version:
+        """Train to the end and export.
+
+        Args:
+            run: The run's id, by which its export is known again.
+
+        Raises:
+            StorageError: a directory cannot be written to.
+            StoppedError: SIGINT or SIGTERM came; a checkpoint is saved.
+            PeerError: a task was lost without which it cannot go on.
+        """
+        step = self._checkpoints.restore()
+        self._announce(step)
+        with Records(self._workspace.model_dir, step) as records:
+            self._peers.record_with(records.add_event)
+            if step < self._total:
+                with self._stop, self._peers.watch():
+                    self._strategy.spread()
+                    self._train(step, records)
+            return self._finish(max(step, self._total), run, records)
+
+    def _announce(self, step: int) -> None:
+        dataset, settings = self._dataset, self._settings
+        log.info(
+            "data: %s images from %s (%s)", f"{dataset.train_images:,}", dataset.source, dataset.train.name
         )
+        log.info(
+            "training %s for %d steps of %s images in %s%s",
+            settings.model_type,
+            self._total,
+            f"{self._strategy.images_per_step:,}",
+            settings.precision,
+            ", images varied" if settings.augment else "",
+        )
+        if step:
+            log.info("resuming at step %d of %d from %s", step, self._total, settings.model_dir)
+
+    def _train(self, step: int, records: Records) -> None:
+        interval = self._settings.checkpoint_steps
+        with (
+            Progress("training", self._total, done=step) as progress,
+            Profile(self._workspace.model_dir, self._settings.profile) as profile,
+        ):
+            for first, until in pauses(step, self._total, interval):
+                step, is_stopping = self._train_until(first, until, records, progress, profile)
+                self._save(step, records)
+                if is_stopping and step < self._total:
+                    raise self._stopped(step)
+
+    def _train_until(
+        self, step: int, until: int, records: Records, progress: Progress, profile: Profile
+    ) -> tuple[int, bool]:
+        """Train up to a step, or until a task is told to stop; return where it is, and whether one was."""
+        started = time.monotonic()
+        for progressed in self._strategy.steps(step, until):
+            seconds = time.monotonic() - started
+            started += seconds
+            self._strategy.state.seconds.assign_add(seconds)
+            self._report(progressed, seconds, records, progress)
+            profile.advance()
+            if progressed.is_stopping:
+                return progressed.step, True
+        return until, False
+
+    def _report(self, progressed: Progressed, seconds: float, records: Records, progress: Progress) -> None:
+        check_finite(progressed.loss, progressed.step)
+        steps_per_s = progressed.steps / seconds
+        images_per_s = steps_per_s * self._strategy.images_per_step
+        records.add_training(progressed, seconds, images_per_s)
+        note = (
+            f"loss {progressed.loss:.3f} · accuracy {100 * progressed.accuracy:.1f} %"
+            f" · {steps_per_s:.0f} steps/s · {images_per_s:,.0f} images/s"
+        )
+        progress.update(progressed.step, note)
+        self._peers.publish({"kind": "progress", "step": progressed.step, "total": self._total, "note": note})
+
+    def _save(self, step: int, records: Records) -> None:
+        started = time.monotonic()
+        self._strategy.gather()
+        self._checkpoints.save(step)
+        records.add_checkpoint(step, time.monotonic() - started)
+        self._workspace.check()
+
+    def _stopped(self, step: int) -> FairwayError:
+        where = f" at step {step} of {self._total}; a checkpoint is saved"
+        if self._stop.signum is not None:
+            return StoppedError(self._stop.signum, where)
+        return PeerError(f"another task was told to stop{where}", hint="The training goes on from there.")
+
+    def _finish(self, step: int, run: str, records: Records) -> Version:
+        workload, settings, dataset, state = (
+            self._workload,
+            self._settings,
+            self._dataset,
+            self._strategy.state,
+        )
+        model = servable_model(workload, settings, state)
+        endpoint = workload.endpoints(model)[DEFAULT_SIGNATURE]
+        evaluation = evaluate(endpoint, dataset.test, len(workload.class_names))
         log.info(
             "test accuracy %.2f %% on %s (%s images)",
             100 * evaluation.accuracy,
@@ -88,68 +160,20 @@ def run_session(
             f"{len(dataset.test):,}",
         )
         records.add_test(step, evaluation, dataset.test, workload.class_names)
-    version = export_model(
-        workload,
-        settings,
-        dataset,
-        model,
-        evaluation,
-        workspace,
-        run=run,
-        step=step,
-        seconds=float(trainer.seconds),
-    )
-    version = workspace.publish(version)
-    log.info("exported version %d to %s", version.number, version.uri)
-    return version
-
-
-def _announce(settings: TrainSettings, dataset: Dataset, step: int, total: int) -> None:
-    log.info("data: %s images from %s (%s)", f"{len(dataset.train):,}", dataset.source, dataset.train.name)
-    log.info(
-        "training %s for %d steps of %d images in %s%s",
-        settings.model_type,
-        total,
-        settings.batch_size,
-        settings.precision,
-        ", images varied" if settings.augment else "",
-    )
-    if step:
-        log.info("resuming at step %d of %d from %s", step, total, settings.model_dir)
-
-
-def _run_steps(
-    trainer: Trainer,
-    settings: TrainSettings,
-    dataset: Dataset,
-    checkpoints: Checkpoints,
-    records: Records,
-    step: int,
-    check: Callable[[], None],
-) -> None:
-    total, interval = settings.train_steps or 0, settings.checkpoint_steps
-    order = BatchOrder(len(dataset.train), settings.batch_size, settings.seed)
-    saved = step
-    with _stop_signal() as received, Progress("training", total, done=step) as progress:
-        while step < total and not received:
-            started = time.monotonic()
-            chunk = min(CHUNK - step % CHUNK, interval - step % interval, total - step)
-            progressed = trainer.advance(order.take(step, chunk))
-            step += chunk
-            seconds = time.monotonic() - started
-            trainer.seconds.assign_add(seconds)
-            check_finite(progressed.loss, step)
-            records.add_training(step, progressed, chunk / seconds)
-            note = f"loss {progressed.loss:.3f} · accuracy {100 * progressed.accuracy:.1f} %"
-            progress.update(step, f"{note} · {chunk / seconds:.0f} steps/s")
-            if step % interval == 0 or step == total:
-                checkpoints.save(step)
-                saved = step
-                check()
-    if received and step < total:
-        if saved < step:
-            checkpoints.save(step)
-        raise StoppedError(received[0], step, total)
+        version = export_model(
+            workload,
+            settings,
+            dataset,
+            model,
+            evaluation,
+            self._workspace,
+            run=run,
+            step=step,
+            seconds=float(state.seconds),
+        )
+        version = self._workspace.publish(version)
+        log.info("exported version %d to %s", version.number, version.uri)
+        return version
 
 
 def check_finite(loss: float, step: int) -> None:
@@ -159,30 +183,3 @@ def check_finite(loss: float, step: int) -> None:
             f"the loss is {loss} at step {step}: the training has diverged",
             hint="Set a smaller --learning-rate; the last checkpoint is from before that.",
         )
-
-
-def _exported(export_dir: str, run: str, step: int) -> Version | None:
-    """Return the complete version that this run exported at this step, if there is one."""
-    for version in reversed(list_versions(export_dir)):
-        manifest = version.manifest
-        if manifest and not version.problem and (manifest.run, manifest.step) == (run, step):
-            return version
-    return None
-
-
-@contextmanager
-def _stop_signal() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list, so that no step is cut in half; a second one ends at once."""
-    received: list[int] = []
-
-    def note(signum: int, frame: FrameType | None) -> None:
-        received.append(signum)
-        signal.signal(signum, before[signum])
-
-    signals = (signal.SIGINT, signal.SIGTERM)
-    before: dict[int, Any] = {signum: signal.signal(signum, note) for signum in signals}
-    try:
-        yield received
-    finally:
-        for signum in signals:
-            signal.signal(signum, before[signum])

@@ -32,7 +32,7 @@ class Curve:
         steps: Rising; `loss` and `accuracy` (0..1) have the same length.
         test: `step`, `loss` and `accuracy` on the test set; `None` before the end.
         last_s: Unix time of the last line.
-        gap_s: Time between the last two lines.
+        gap_s: Time between the last two of steps.
     """
 
     steps: list[int]
@@ -111,14 +111,14 @@ def read_curve(directory: Files, key: str) -> Curve | None:
     if not points and not tests:
         return None
     steps = sorted(points)
-    times = [line["time"] for line in lines]
+    times = [line["time"] for line in lines if "loss" in line or "test_loss" in line]
     last = tests[-1] if tests else None
     return Curve(
         steps=[int(step) for step in steps],
         loss=[points[step]["loss"] for step in steps],
         accuracy=[points[step]["accuracy"] for step in steps],
         test=last and {"step": last["step"], "loss": last["test_loss"], "accuracy": last["test_accuracy"]},
-        last_s=times[-1],
+        last_s=lines[-1]["time"],
         gap_s=times[-1] - times[-2] if len(times) > 1 else 0.0,
     )
 
@@ -180,11 +180,12 @@ def _state(
 
 
 def _lines(data: bytes) -> Iterator[dict[str, float]]:
-    """Yield the whole lines: the last one may still be being written."""
+    """Yield the numbers of whole lines: the last one may still be being written."""
     for text in data.splitlines():
         try:
-            line = {str(name): float(value) for name, value in json.loads(text).items()}
-        except (ValueError, TypeError, AttributeError):
+            values = json.loads(text).items()
+        except (ValueError, AttributeError):
             continue
+        line = {str(name): float(value) for name, value in values if isinstance(value, int | float)}
         if {"time", "step"} <= line.keys() and all(map(math.isfinite, line.values())):
             yield line

@@ -6,7 +6,7 @@ Nothing here imports TensorFlow: the model server and the web UI read data sets 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -48,6 +48,7 @@ class Dataset:
         sha256: Checksum of each file that was read, by file name.
         train: What the model learns from.
         test: What the shown accuracy is measured on; no image of it is in `train`.
+        whole: Number of training images, where `train` is only a part of them.
     """
 
     name: DatasetName
@@ -55,13 +56,24 @@ class Dataset:
     sha256: dict[str, str]
     train: Split
     test: Split
+    whole: int | None = None
+
+    @property
+    def train_images(self) -> int:
+        """Number of training images in all."""
+        return len(self.train) if self.whole is None else self.whole
+
+    def keep(self, part: slice) -> Dataset:
+        """Return the data with a part of the training images, a copy, so that the others need no memory."""
+        images, labels = self.train.images[part].copy(), self.train.labels[part].copy()
+        return replace(self, train=Split(images, labels, self.train.name), whole=self.train_images)
 
     def record(self) -> DatasetRecord:
         """Return what `config.json` and a version's manifest say of the data."""
         return DatasetRecord(
             name=self.name,
             source=self.source,
-            train_images=len(self.train),
+            train_images=self.train_images,
             test_images=len(self.test),
             test_name=self.test.name,
             sha256=self.sha256,
@@ -104,8 +116,8 @@ class Workload(Protocol):
             DataError: it cannot be had, or is damaged.
         """
 
-    def recipe(self, settings: TrainSettings, dataset: Dataset) -> Recipe:
-        """Return how the chosen model type is best trained on this data."""
+    def recipe(self, model_type: str, dataset: Dataset, images_per_step: int) -> Recipe:
+        """Return how a model type is best trained on this data, with so many images a step."""
 
     def build_model(self, model_type: str) -> keras.Model:
         """Return a new model, float32 [N, height, width] in 0..1 -> logits float32 [N, classes]."""

@@ -59,6 +59,91 @@ if len(count.read_text()) < 3:
     assert (tmp_path / "count").read_text() == "xxx"
 
 
+def counting(path: Path, code: str) -> tuple[str, ...]:
+    """Return a command that runs some code with `n`, the number of times that it was started before."""
+    return python(f"""
+import os, pathlib, time
+count = pathlib.Path({str(path)!r})
+n = len(count.read_text()) if count.exists() else 0
+count.write_text("x" * (n + 1))
+{code}
+""")
+
+
+def test_task_that_lost_a_peer_is_restarted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def main() -> dict[str, int]:
+        parts = Supervisor(width=3)
+        await parts.start(
+            Part("job", counting(tmp_path / "n", "raise SystemExit(0 if n else 138)"), once=True)
+        )
+        return parts.exit_codes
+
+    assert asyncio.run(main()) == {"job": 0}
+    assert "job crashed (it lost a peer); restarting it" in caplog.text
+
+
+def test_one_kill_is_one_crash_of_each_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A training whose task 0 is killed: the other ones end too, and all of them start again."""
+    rounds = 4
+    code = f"raise SystemExit(0 if n == {rounds} else 138)"
+
+    async def main() -> None:
+        parts = Supervisor(width=3)
+        killed = code.replace("138", "os.kill(os.getpid(), 9)")
+        tasks = [parts.start(Part("0", counting(tmp_path / "0", killed), once=True))]
+        tasks += [parts.start(Part(n, counting(tmp_path / n, code), once=True)) for n in "12"]
+        await asyncio.gather(*tasks)
+
+    asyncio.run(main())
+    assert [(tmp_path / n).read_text() for n in "012"] == ["x" * (rounds + 1)] * 3
+    assert caplog.text.count("0 crashed (SIGKILL)") == rounds
+
+
+def test_part_that_hangs_is_killed_and_restarted(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    code = f"print('up', flush=True); n or os.kill(os.getpid(), {signal.SIGSTOP.value})"
+
+    async def main() -> None:
+        parts = Supervisor(width=1)
+        task = parts.start(Part("a", counting(tmp_path / "n", code), once=True))
+        err = ""
+        while "up" not in err:
+            await asyncio.sleep(0.01)
+            err += capfd.readouterr().err
+        parts.kill("a", "somebody unknown")
+        await task
+
+    asyncio.run(main())
+    assert "a crashed (SIGKILL); restarting it" in caplog.text
+
+
+def test_part_has_its_own_environment(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TF_WORKERS", "2")
+    code = "import os; print(os.environ.get('TF_WORKERS'), os.environ.get('TF_CONFIG'))"
+
+    async def main() -> None:
+        parts = Supervisor(width=1)
+        await parts.start(Part("a", python(code), once=True))
+        await parts.start(Part("b", python(code), once=True, env={"TF_CONFIG": "{}"}))
+
+    asyncio.run(main())
+    assert capfd.readouterr().err == "a │ 2 None\nb │ None {}\n"
+
+
+def test_hidden_lines_are_not_passed_on(capfd: pytest.CaptureFixture[str]) -> None:
+    code = "print('training: 20 of 60 steps'); print('training cnn'); raise SystemExit(3)"
+
+    async def main() -> None:
+        await Supervisor(width=1).start(Part("a", python(code), hidden=("training: ",)))
+
+    with pytest.raises(FairwayError, match="exit code 3"):
+        asyncio.run(main())
+    assert capfd.readouterr().err == "a │ training cnn\n"
+
+
 def test_explained_error_is_not_repeated(tmp_path: Path) -> None:
     code = f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); print('error: no'); raise SystemExit(1)"
 

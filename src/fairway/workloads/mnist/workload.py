@@ -24,11 +24,11 @@ class Mnist:
         """Return the data; see `data.load`."""
         return data.load(settings)
 
-    def recipe(self, settings: TrainSettings, dataset: Dataset) -> Recipe:
+    def recipe(self, model_type: str, dataset: Dataset, images_per_step: int) -> Recipe:
         """One epoch of the full set; on the embedded digits 16 epochs of varied images."""
-        epoch = max(len(dataset.train) // settings.batch_size, 1)
+        epoch = max(dataset.train_images // images_per_step, 1)
         small = dataset.name == "embedded"
-        if settings.model_type == "linear":
+        if model_type == "linear":
             return Recipe(train_steps=(40 if small else 5) * epoch, learning_rate=0.005, augment=False)
         return Recipe(train_steps=(16 if small else 1) * epoch, learning_rate=0.02, augment=small)
 

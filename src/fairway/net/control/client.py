@@ -1,0 +1,256 @@
+"""A follower's side of the control channel, and the view of who only looks on."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+from fairway.errors import FairwayError, PeerError
+from fairway.net.cluster import Cluster
+from fairway.net.control.background import Background
+from fairway.net.control.channel import dial
+from fairway.net.control.messages import (
+    SILENCE_S,
+    FailedPeerError,
+    FinishedError,
+    Message,
+    Notice,
+    encode,
+    encode_failure,
+)
+from fairway.net.control.session import BusyError, Session, lead_name
+from fairway.net.ports import reachable
+
+CONNECT_S = 3.0
+FIRST_RETRY_S, LAST_RETRY_S = 0.2, 2.0
+RETRYABLE = 128
+"""Exit codes from here on are for what a new start can mend."""
+IS_FINISHED_S = 5.0
+"""How often to ask whether the training is over while the lead is away: that may be a look into a bucket."""
+
+
+class Membership:
+    """A follower's place in the training; to be entered and used by its main thread.
+
+    Args:
+        cluster: The cluster.
+        timeout_s: Seconds that the lead may be away before the start.
+        is_finished: Whether the training has been exported; asked while the lead is away.
+        on_lost: Is called once, in a thread of its own, when `lost` is no longer None.
+        on_failed: Is called likewise when the lead says after the start that the training has failed. Both
+            are for a main thread that hangs in a step which a lost task will never complete.
+        silence_s: Seconds without a word after which the lead counts as lost.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        timeout_s: float,
+        is_finished: Callable[[], bool],
+        *,
+        on_lost: Callable[[str], None] | None = None,
+        on_failed: Callable[[FailedPeerError], None] | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> None:
+        self._cluster = cluster
+        self._timeout_s = timeout_s
+        self._is_finished = is_finished
+        self._on_lost, self._on_failed = on_lost, on_failed
+        self._silence_s = silence_s
+        self._lost: str | None = None
+        self._session: Session | None = None
+        self._background = Background("membership")
+
+    def __enter__(self) -> Membership:
+        self._background.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, err: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._background.close()
+
+    @property
+    def lost(self) -> str | None:
+        """Who was lost after the start, and why, so that this task cannot go on; None while it can."""
+        return self._lost
+
+    def enlist(
+        self,
+        hello: dict[str, Any],
+        prepare: Callable[[dict[str, Any]], dict[str, Any]],
+        check_stop: Callable[[], None],
+    ) -> dict[str, Any]:
+        """Join, get ready, and wait for the start; begin again when the lead ends before it.
+
+        Can be called again after the lead was lost.
+
+        Args:
+            hello: What to tell the lead beside this task's name; no key can be `type` or `task`.
+            prepare: Is called with the lead's offer, in this thread, and returns what to tell the lead once
+                this task is ready. The lead is told of a `FairwayError` that it raises, unless a new start
+                can mend it.
+            check_stop: Is called a few times a second; what it raises ends the waiting.
+
+        Returns:
+            The offer under which the training has started.
+
+        Raises:
+            FinishedError: the training has been exported already.
+            FailedPeerError: the lead or another task gave up.
+            FairwayError: the lead did not come in time, or what `prepare` raised.
+        """
+        self._lost = None
+        join = encode("join", **{**hello, "task": str(self._cluster.this)})
+        while True:
+            session = self._session = self._join(join, check_stop)
+            try:
+                ready = encode("ready", **prepare(session.offer or {}))
+            except FairwayError as err:
+                if err.exit_code < RETRYABLE:
+                    self.failed(err)
+                raise
+            outcome = self._background.wait(session.get_started(ready), check_stop)
+            if outcome is None:
+                return session.offer or {}
+            if not isinstance(outcome, PeerError):
+                raise outcome
+            self._pause(FIRST_RETRY_S, check_stop)
+
+    def wait(self, check_stop: Callable[[], None]) -> None:
+        """Wait until the lead says that the training is done.
+
+        Args:
+            check_stop: Is called a few times a second; what it raises ends the waiting.
+
+        Raises:
+            FailedPeerError: the lead or another task gave up.
+            PeerError: the lead was lost.
+        """
+        if self._session is None:
+            raise RuntimeError("wait for the end only after enlist")
+        outcome = self._background.wait(self._session.ended(), check_stop)
+        if not isinstance(outcome, FinishedError):
+            raise outcome
+
+    def leave(self, signum: int) -> None:
+        """Tell the lead that this task ends because of a signal, and is not broken."""
+        self._say(encode("leaving", signal=signum))
+
+    def failed(self, err: FairwayError) -> None:
+        """Tell the lead that this task gives up."""
+        self._say(encode_failure(err))
+
+    def _say(self, line: bytes) -> None:
+        if self._session:
+            self._background.wait(self._session.say(line))
+
+    def _join(self, join: bytes, check_stop: Callable[[], None]) -> Session:
+        """Return a session with an offer."""
+        patience = _Patience(self._cluster, self._timeout_s, self._is_finished)
+        while True:
+            session = self._background.wait(self._knock(join), check_stop)
+            if session and session.offer is not None:
+                return session
+            retry_s = patience.wear(session.outcome if session else None)
+            self._pause(retry_s, check_stop)
+
+    def _pause(self, seconds: float, check_stop: Callable[[], None]) -> None:
+        self._background.wait(asyncio.sleep(seconds), check_stop)
+
+    async def _knock(self, join: bytes) -> Session | None:
+        channel = await dial(*self._cluster.control_address, self._silence_s, CONNECT_S)
+        if channel is None:
+            return None
+        session = Session(channel, self._cluster, self._hear_lost, self._hear_failed)
+        session.begin(join)
+        await session.answered()
+        return session
+
+    def _hear_lost(self, reason: str) -> None:
+        if self._lost is None:
+            self._lost = reason
+            if self._on_lost:
+                self._background.call(partial(self._on_lost, reason))
+
+    def _hear_failed(self, err: FailedPeerError) -> None:
+        if self._on_failed:
+            self._background.call(partial(self._on_failed, err))
+
+
+class _Patience:
+    """How long to go on knocking at the lead's door."""
+
+    def __init__(self, cluster: Cluster, timeout_s: float, is_finished: Callable[[], bool]) -> None:
+        self._cluster = cluster
+        self._timeout_s = timeout_s
+        self._is_finished = is_finished
+        self._deadline = time.monotonic() + timeout_s
+        self._ask_at = time.monotonic()
+        self._retry_s = FIRST_RETRY_S
+        self._notice = Notice()
+
+    def wear(self, outcome: Exception | None) -> float:
+        """Return how many seconds to pause after an attempt, or raise why to give up.
+
+        Args:
+            outcome: How the attempt ended; None if nobody was there.
+        """
+        if isinstance(outcome, FailedPeerError | FinishedError):
+            raise outcome
+        if isinstance(outcome, BusyError):
+            self._deadline = time.monotonic() + self._timeout_s  # it is there, which is what has a limit
+            self._notice.say(f"{lead_name(self._cluster)} to start anew: it trains without this task")
+        else:
+            self._look_for_result()
+            self._notice.say(lead_name(self._cluster, address=True))
+        left_s = self._deadline - time.monotonic()
+        if left_s <= 0:
+            raise self._explain()
+        pause_s, self._retry_s = min(self._retry_s, left_s), min(self._retry_s * 1.5, LAST_RETRY_S)
+        return pause_s
+
+    def _look_for_result(self) -> None:
+        if time.monotonic() >= self._ask_at:
+            if self._is_finished():
+                raise FinishedError("the training is over")
+            self._ask_at = time.monotonic() + IS_FINISHED_S
+
+    def _explain(self) -> FairwayError:
+        host, port = self._cluster.control_address
+        where = f"{reachable(host)}:{port}"
+        return FairwayError(
+            f"{lead_name(self._cluster, address=True)} did not come within {self._timeout_s:g} s",
+            hint=f"Check that it runs and that {where} can be reached, or raise --peer-wait-seconds.",
+        )
+
+
+async def observe(host: str, port: int, *, silence_s: float = SILENCE_S) -> AsyncGenerator[Message, None]:
+    """Yield what the lead tells all, until it is done or has failed; to be cancelled or closed.
+
+    Connects again when the lead is started anew, and for as long as it is away.
+
+    Args:
+        host: The lead's host.
+        port: Its control port.
+        silence_s: Seconds without a word after which to connect again.
+
+    Yields:
+        Messages whose `type` is `waiting`, `start`, `event`, `lost`, `back`, `done` or `failed`, and
+        `silent` when the lead is connected, but nothing was heard from it for `silence_s`: it hangs.
+    """
+    while True:
+        if channel := await dial(host, port, silence_s, CONNECT_S):
+            async with channel:
+                channel.send(encode("observe"))
+                async for message in channel:
+                    yield message
+                    if message["type"] in ("done", "failed"):
+                        return
+                if channel.is_silent:
+                    yield {"type": "silent"}
+        await asyncio.sleep(FIRST_RETRY_S)

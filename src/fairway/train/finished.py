@@ -1,0 +1,53 @@
+"""Whether a training is done already: what every task asks before it waits for another."""
+
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+from fairway.config import TrainSettings
+from fairway.errors import StorageError
+from fairway.storage.exports import Version, list_versions
+from fairway.storage.model_dir import CONFIG, read_config
+from fairway.storage.stores.store import read_if_there
+from fairway.storage.stores.uri import local_path, open_store
+
+log = logging.getLogger(__name__)
+
+
+def exported_version(export_dir: str, run: str, total: int) -> Version | None:
+    """Return the newest complete version that a run exported at its last step, or further on.
+
+    Raises:
+        StorageError: the export directory cannot be read.
+    """
+    for version in reversed(list_versions(export_dir)):
+        manifest = version.manifest
+        if manifest and not version.problem and manifest.run == run and manifest.step >= total:
+            return version
+    return None
+
+
+def is_finished(settings: TrainSettings) -> bool:
+    """Tell a task other than the lead that the run of the model directory is exported: nothing is left to do.
+
+    What cannot be read is not finished: the task then waits for its lead.
+    """
+    try:
+        config = _read_config(settings.model_dir)
+        if config is None:
+            return False
+        total = settings.train_steps or config["train_steps"]
+        return exported_version(settings.export_dir, config["run"], total) is not None
+    except (StorageError, KeyError, TypeError, ValueError):
+        log.debug("cannot tell whether the training is finished", exc_info=True)
+        return False
+
+
+def _read_config(model_dir: str) -> dict[str, Any] | None:
+    path = local_path(model_dir)
+    if path is not None:
+        return read_config(path)
+    content = read_if_there(open_store(model_dir), CONFIG)
+    return None if content is None else dict(json.loads(content))

@@ -1,0 +1,55 @@
+"""SIGINT and SIGTERM are noted, so that no step is cut in half."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Self
+
+from fairway.errors import FairwayError
+
+
+class StoppedError(FairwayError):
+    """The run was asked to stop; exits as the signal would, and the operator then starts it again."""
+
+    def __init__(self, signum: int, what: str) -> None:
+        super().__init__(
+            f"stopped by {signal.Signals(signum).name}{what}", hint="The same command goes on from there."
+        )
+        self.exit_code = 128 + signum
+
+
+class StopSignal:
+    """Notes the first SIGINT or SIGTERM; a second one ends at once. A context manager.
+
+    Attributes:
+        signum: The signal that came; `None` so far.
+        on_stop: Is called with it, between any two instructions of the main thread.
+    """
+
+    def __init__(self) -> None:
+        self.signum: int | None = None
+        self.on_stop: Callable[[int], None] | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        self._before = {
+            signum: signal.signal(signum, self._note) for signum in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def check(self) -> None:
+        """Raise a `StoppedError` if a signal came while nothing was trained."""
+        if self.signum is not None:
+            raise StoppedError(self.signum, "")
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        signal.signal(signum, self._before[signum])
+        if self.on_stop:
+            self.on_stop(signum)
