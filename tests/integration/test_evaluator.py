@@ -181,7 +181,7 @@ def test_ends_where_the_last_checkpoint_of_a_finished_training_cannot_be_read(
     done = fairway("train", "--peer-wait-seconds", "4", **EVALUATOR)
     assert done.returncode == 0, done.stderr
     assert evaluated(done.stderr) == [100]
-    assert "Traceback" not in done.stderr
+    assert "unrestored" not in done.stderr, "what TensorFlow says of a damaged checkpoint helps nobody"
 
 
 def damage(checkpoints: Path, step: int) -> None:

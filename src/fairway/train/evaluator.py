@@ -285,6 +285,7 @@ class _Evaluator:
         """Load data and TensorFlow while the training begins, or anew if it is another one."""
         if self._meter is None or not self._meter.is_for(training):
             self._meter = _Meter(self._workload, training, self._model_dir.events)
+            self._changed = time.monotonic()  # that took seconds in which nobody looked
 
     def _evaluate_newest(self, training: Training) -> bool:
         """Evaluate the newest checkpoint; return `False` if there is none, or it cannot be read."""
@@ -346,7 +347,7 @@ class _Meter:
 
     def __init__(self, workload: Workload, training: Training, events: Path) -> None:
         dataset = _load(workload, training)
-        load_tensorflow(is_alone=True)
+        load_tensorflow(is_alone=False)  # and it says nothing of what a damaged checkpoint lacks
         import tensorflow as tf
 
         from fairway.train.export import servable_model

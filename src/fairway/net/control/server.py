@@ -92,9 +92,9 @@ class Control:
         self._closing = False
 
     def __enter__(self) -> Control:
-        listener = _listen(*self._cluster.control_address)
+        self._listener = _listen(*self._cluster.control_address)
         self._background.start()
-        self._background.wait(self._open(listener))
+        self._background.wait(self._open())
         return self
 
     def __exit__(
@@ -140,12 +140,15 @@ class Control:
         """
         self._background.wait(self._end(encode_failure(err)))
 
-    async def _open(self, listener: socket.socket) -> None:
+    async def _open(self) -> None:
         self._news = asyncio.Event()
-        self._server = await asyncio.start_server(self._accept, sock=listener, limit=MAX_LINE_BYTES)
+        self._server = await asyncio.start_server(self._accept, sock=self._listener, limit=MAX_LINE_BYTES)
 
     async def _close(self) -> None:
         self._closing = True
+        # Python 3.11 leaks a connection that is halfway accepted when its server closes: let it get there first.
+        asyncio.get_running_loop().remove_reader(self._listener)
+        await asyncio.sleep(0)
         self._server.close()
 
     async def _gather(self, timeout_s: float) -> dict[Task, dict[str, Any]]:

@@ -56,7 +56,8 @@ class Synchronous:
 
     @tf.function
     def _spread(self) -> None:
-        for variable in self.state.variables:
+        # TensorFlow crashes at a reduction of nothing: a model may have no statistics.
+        for variable in (each for each in self.state.variables if each.shape.num_elements()):
             mine = variable.read_value()
             variable.assign(self._reduce("SUM", mine if self._is_lead else tf.zeros_like(mine)))
 
