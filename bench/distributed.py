@@ -95,4 +95,6 @@ def _rate(placed: Placed, steps: int) -> float:
 
 def _settled(home: Path) -> float:
     lines = [json.loads(line) for line in (home / "mnist/model/metrics.jsonl").read_text().splitlines()]
-    return median(line["samples_per_s"] for line in lines if "loss" in line and line["step"] > SETTLED_STEP)
+    return float(
+        median(line["samples_per_s"] for line in lines if "loss" in line and line["step"] > SETTLED_STEP)
+    )

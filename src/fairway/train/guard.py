@@ -13,8 +13,8 @@ from fairway.errors import FairwayError, PeerError
 
 GRACE_S = 5.0
 """How long TensorFlow may take to notice a lost peer by itself; a hung one it never notices."""
-REASON_S = 5.0
-"""How long to wait for a reason, after TensorFlow has failed."""
+REASON_S = 18.0
+"""How long to wait for a reason, after TensorFlow has failed: the channel needs 15 s to call a task silent."""
 
 log = logging.getLogger(__name__)
 

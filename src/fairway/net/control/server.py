@@ -146,7 +146,8 @@ class Control:
 
     async def _close(self) -> None:
         self._closing = True
-        # Python 3.11 leaks a connection that is halfway accepted when its server closes: let it get there first.
+        # Python 3.11 leaks a connection that is halfway accepted
+        # when its server closes: let it get there first.
         asyncio.get_running_loop().remove_reader(self._listener)
         await asyncio.sleep(0)
         self._server.close()
