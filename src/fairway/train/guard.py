@@ -14,7 +14,7 @@ from fairway.errors import FairwayError, PeerError
 GRACE_S = 5.0
 """How long TensorFlow may take to notice a lost peer by itself; a hung one it never notices."""
 REASON_S = 18.0
-"""How long to wait for a reason, after TensorFlow has failed: the channel needs 15 s to call a task silent."""
+"""How long to wait for a reason, after TensorFlow has failed: the channel takes 15 s to find silence."""
 
 log = logging.getLogger(__name__)
 
