@@ -242,8 +242,8 @@ class _Evaluator:
     def run(self, stop: StopSignal) -> None:
         """Follow to the end."""
         while not self._is_over:
-            stop.check()
             self._look()
+            stop.check()  # now, as a look sends the events of the evaluation before it
             if self._training:
                 self._prepare(self._training)
             if not (self._training and self._evaluate_newest(self._training)):
@@ -299,6 +299,7 @@ class _Evaluator:
                 self._passed_over.add(checkpoint)
         if evaluation is None:
             return False
+        self._meter.draw(checkpoint.step, evaluation)
         log.info(
             "step %d of %d: test accuracy %.2f %%, loss %.3f",
             checkpoint.step,
@@ -306,7 +307,6 @@ class _Evaluator:
             100 * evaluation.accuracy,
             evaluation.loss,
         )
-        self._meter.draw(checkpoint.step, evaluation)
         self._evaluated, self._changed = checkpoint.step, time.monotonic()
         return True
 
@@ -316,7 +316,7 @@ class _Evaluator:
             return
         if time.monotonic() - self._changed > self._settings.peer_wait_seconds:
             raise self._lost()
-        if self._training is None:
+        if self._training is None and not self._outage.problem:
             self._notice.say(f"{self._lead} to start the training in {self._model_dir.uri}")
         end = time.monotonic() + self._model_dir.poll_s
         while (left := end - time.monotonic()) > 0:
@@ -364,8 +364,7 @@ class _Meter:
 
     def is_for(self, training: Training) -> bool:
         """Tell whether it can measure a training's checkpoints."""
-        mine = self._training
-        return (mine.settings, mine.dataset) == (training.settings, training.dataset)
+        return replace(self._training, total=training.total) == training
 
     def measure(self, path: Path) -> Evaluation | None:
         """Return how good a checkpoint is on the test images; `None` if it is damaged or gone."""
