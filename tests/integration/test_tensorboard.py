@@ -56,7 +56,8 @@ def test_curves_and_pictures_are_shown(
         assert client.base_url.path == ("/board/" if words else "/")
         assert "TensorBoard" in client.get("").text
         scalars = client.get("data/plugin/scalars/tags").json()
-        assert scalars["events/train"].keys() == {"loss", "accuracy", "learning_rate", "steps_per_s"}
+        speeds = {"steps_per_s", "samples_per_s", "checkpoint_s"}
+        assert scalars["events/train"].keys() == {"loss", "accuracy", "learning_rate"} | speeds
         pictures = client.get("data/plugin/images/tags").json()["events/test"]
         assert pictures.keys() == {"confusion matrix", "worst mistakes"}
 
