@@ -5,12 +5,19 @@ FairwayError                 something the user can mend; the command exits 1
 ├── DataError                a data file is missing, damaged or not what it should be
 ├── StorageError             a directory or file cannot be read or written
 ├── ServerError              a server that was asked did not answer, or refused
+├── StoppedError             SIGINT or SIGTERM came; exits 130 or 143
 └── PeerError                another task of a distributed training was lost; exits 138, to be started again
 
 Every error says what is wrong with which value; its hint says what to do next.
 """
 
 from __future__ import annotations
+
+import signal
+
+RETRYABLE = 128
+"""Exit codes from here on are for what a new start can mend, as Kubeflow's training operator has it:
+https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/"""
 
 
 class FairwayError(Exception):
@@ -27,6 +34,11 @@ class FairwayError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether a new start can mend it."""
+        return self.exit_code >= RETRYABLE
 
 
 class UsageError(FairwayError):
@@ -50,9 +62,23 @@ class ServerError(FairwayError):
 class PeerError(FairwayError):
     """Another task of a distributed training was lost; this one is to be started again."""
 
-    # Kubeflow's training operator starts a replica again from 128 on, and leaves 138 to programs:
-    # https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/
-    exit_code = 138
+    exit_code = 138  # the one that the operator leaves to programs
+
+
+class StoppedError(FairwayError):
+    """The command was asked to stop; exits as the signal would.
+
+    Args:
+        signum: The signal by which it was asked.
+        where: How far it is, after a blank; empty while nothing was done.
+        hint: How to go on.
+    """
+
+    def __init__(
+        self, signum: int, where: str, *, hint: str = "The same command goes on from there."
+    ) -> None:
+        super().__init__(f"stopped by {signal.Signals(signum).name}{where}", hint=hint)
+        self.exit_code = 128 + signum
 
 
 def missing_extra(package: str, extra: str, purpose: str) -> FairwayError:
@@ -61,3 +87,8 @@ def missing_extra(package: str, extra: str, purpose: str) -> FairwayError:
         f"{purpose} needs {package}, which is not installed",
         hint=f"Install it with: pip install 'fairway[{extra}]'",
     )
+
+
+def first_line(err: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return next(iter(str(err).splitlines()), type(err).__name__)

@@ -19,14 +19,10 @@ from fairway.storage.exports import Version, damaged_files, list_versions
 from fairway.storage.manifest import CURVES, TFLITE, WARMUP
 from fairway.workloads.mnist.data import load_test
 from tests.conftest import Fairway
+from tests.integration.jobs import read_metrics
 
+MODEL = "mnist/model"
 QUICK = ("train", "--dataset", "embedded", "--model-type", "linear", "--checkpoint-steps", "50")
-
-
-def metrics(home: Path) -> list[dict[str, float]]:
-    path = home / "mnist" / "model" / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def versions(home: Path) -> list[Version]:
@@ -41,7 +37,7 @@ def start(home: Path, environment: dict[str, str], *words: str) -> subprocess.Po
 def wait_for_step(home: Path, process: subprocess.Popen[str], step: int) -> None:
     """Wait until the running training has recorded a step."""
     deadline = time.monotonic() + 120
-    while not any(line["step"] >= step for line in metrics(home)):
+    while not any(line["step"] >= step for line in read_metrics(home / MODEL)):
         assert process.poll() is None, process.stderr and process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -116,7 +112,7 @@ def test_finished_run_exports_once_and_trains_on_when_asked(tmp_path: Path, fair
     assert "resuming at step 60 of 90" in more.stderr
     assert f"deleted version {Path(first.stdout.strip()).name}: the newest 1 are kept" in more.stderr
     assert [version.manifest and version.manifest.step for version in versions(tmp_path)] == [90]
-    recorded = [line["step"] for line in metrics(tmp_path) if "checkpoint_s" not in line]
+    recorded = [line["step"] for line in read_metrics(tmp_path / MODEL) if "checkpoint_s" not in line]
     assert recorded == [20, 40, 50, 60, 80, 90, 90]
 
 
@@ -139,7 +135,7 @@ def test_killed_at_random_moments_it_ends_at_the_same_step(
     (version,) = versions(tmp_path)
     assert version.manifest is not None
     assert version.manifest.step == total
-    steps = [line["step"] for line in metrics(tmp_path) if "loss" in line]
+    steps = [line["step"] for line in read_metrics(tmp_path / MODEL) if "loss" in line]
     assert steps == sorted(set(steps))
     assert steps[-1] == total
     assert version.manifest.metrics["test_accuracy"] > 0.85
@@ -185,12 +181,12 @@ def test_damaged_checkpoints_are_passed_over(tmp_path: Path, fairway: Fairway) -
 
 def test_directory_of_another_training_is_refused(tmp_path: Path, fairway: Fairway) -> None:
     fairway(*QUICK, "--train-steps", "10")
-    before = metrics(tmp_path)
+    before = read_metrics(tmp_path / MODEL)
     done = fairway("train", "--dataset", "embedded", "--train-steps", "20")
     assert done.returncode == 2
     assert "mnist/model holds a training of model_type 'linear', not 'cnn'" in done.stderr
     assert "--model-dir" in done.stderr
-    assert metrics(tmp_path) == before
+    assert read_metrics(tmp_path / MODEL) == before
 
 
 @pytest.mark.parametrize(

@@ -9,14 +9,14 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
 from fairway.config import ClusterSettings, TrainSettings, as_flags, environment_without
-from fairway.errors import FairwayError
-from fairway.local.supervisor import Part, Supervisor
+from fairway.errors import FairwayError, StoppedError
+from fairway.local.supervisor import Part, Supervisor, until_any, until_set
 from fairway.net.cluster import Cluster, Task, tf_config
 from fairway.net.control.client import observe
 from fairway.progress import Progress
@@ -32,22 +32,6 @@ HOST = "127.0.0.1"
 PORTS = range(20000, 30000)
 """Below those that systems give to outgoing connections: of these, one to a port where nobody listens yet can
 be given that very port, and then it is connected to itself."""
-
-
-class StoppedError(FairwayError):
-    """The training was asked to stop.
-
-    Args:
-        signum: The signal by which it was asked.
-        where: How far it is, after a blank; empty while nothing was trained.
-    """
-
-    def __init__(self, signum: int, where: str) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name}{where}",
-            hint="The same command goes on from the last checkpoint.",
-        )
-        self.exit_code = 128 + signum
 
 
 class Watch:
@@ -229,10 +213,10 @@ async def run_parts(parts: Sequence[Part], control: tuple[str, int] | None) -> s
     watch = Watch(supervisor, parts[0].name)
     received, stop = _receive_signals(partial(supervisor.kill, *(part.name for part in parts)))
     lead, *others = [supervisor.start(part) for part in parts]
-    stopping = asyncio.create_task(_wait(stop))
+    stopping = asyncio.create_task(until_set(stop))
     watching = asyncio.create_task(watch.follow(control))
     try:
-        await _until_done(lead, stopping, [*others, watching])
+        await until_any([lead, stopping], [*others, watching])
         if lead.done():
             await _until_ended(others, stopping)
     finally:
@@ -241,7 +225,9 @@ async def run_parts(parts: Sequence[Part], control: tuple[str, int] | None) -> s
         watching.cancel()
         await asyncio.gather(stopping, watching, return_exceptions=True)
     if received and supervisor.exit_codes.get(parts[0].name) != 0:
-        raise StoppedError(received[0], watch.where())
+        raise StoppedError(
+            received[0], watch.where(), hint="The same command goes on from the last checkpoint."
+        )
     return watch.version
 
 
@@ -259,21 +245,6 @@ def _receive_signals(kill: Callable[[], None]) -> tuple[list[int], asyncio.Event
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         asyncio.get_running_loop().add_signal_handler(signum, note, signum)
     return received, stop
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
-
-
-async def _until_done(
-    lead: asyncio.Task[None], stopping: asyncio.Task[None], beside: Iterable[asyncio.Task[None]]
-) -> None:
-    """Wait until the lead has done its work or is to stop; raise the error of any task that cannot go on."""
-    pending = {lead, stopping, *beside}
-    while not lead.done() and not stopping.done():
-        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
 
 
 async def _until_ended(others: Sequence[asyncio.Task[None]], stopping: asyncio.Task[None]) -> None:

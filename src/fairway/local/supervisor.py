@@ -8,11 +8,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fairway.errors import FairwayError, PeerError
+from fairway.errors import RETRYABLE, FairwayError, PeerError
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ RESTARTS = 5
 """Crashes in a row, each within `STABLE_S`, after which a part is given up."""
 STABLE_S = 30.0
 FIRST_DELAY_S = 0.5
-EXPLAINED = range(1, 128)
+EXPLAINED = range(1, RETRYABLE)
 """Exit codes of an error that the part has explained; a restart would only repeat it."""
 COLOURS = (36, 35, 33, 32, 34)
 _PR_SET_PDEATHSIG = 1
@@ -45,6 +45,20 @@ class Part:
     once: bool = False
     env: Mapping[str, str] | None = None
     hidden: tuple[str, ...] = ()
+
+
+async def until_any(ends: Collection[asyncio.Task[None]], beside: Iterable[asyncio.Task[None]]) -> None:
+    """Wait until one of the first tasks is done; raise the error of any task, one of the others too."""
+    pending = {*ends, *beside}
+    while not any(end.done() for end in ends):
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
+
+async def until_set(event: asyncio.Event) -> None:
+    """Wait for an event."""
+    await event.wait()
 
 
 class Supervisor:

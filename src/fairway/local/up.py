@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import httpx
 
 from fairway.config import MODEL_NAME, TrainSettings, UpSettings, as_flags
-from fairway.local.supervisor import Part, Supervisor
+from fairway.local.supervisor import Part, Supervisor, until_any, until_set
 from fairway.net.ports import claim_port, reachable
 from fairway.storage.exports import list_versions
 
@@ -64,22 +64,15 @@ async def _run(train: TrainSettings, settings: UpSettings, trained: bool) -> Non
     supervisor = Supervisor(width=max(len(part.name) for part in parts))
     tasks = {supervisor.start(part) for part in parts}
     tasks.add(asyncio.create_task(_show_links(links(settings))))
-    tasks.add(stopping := asyncio.create_task(_wait(stop)))
+    tasks.add(stopping := asyncio.create_task(until_set(stop)))
     try:
-        while not stopping.done():
-            done, tasks = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+        await until_any([stopping], tasks)
         log.info("stopping")
     finally:
         await supervisor.stop()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 def build_parts(train: TrainSettings, settings: UpSettings) -> list[Part]:

@@ -31,7 +31,7 @@ from fairway.storage.checkpoints import (
 )
 from fairway.storage.files import storage_errors
 from fairway.storage.manifest import describe_files
-from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, KEPT_CHECKPOINTS, METRICS
+from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, KEPT_CHECKPOINTS, METRICS, checkpoint_name
 from fairway.storage.outage import Outage
 from fairway.storage.stores.store import ExistsError, Store, read_if_there
 from fairway.storage.stores.uri import open_store
@@ -204,7 +204,7 @@ class Mirror:
         prefix = f"{CHECKPOINTS}/{self._writer}/"
         files = {name: entry | {"key": prefix + name} for name, entry in describe_files(staging).items()}
         upload_files(staging, files, self._store, prefix)
-        checkpoint = RemoteCheckpoint(step, f"{CHECKPOINTS}/ckpt-{step:08d}.json", files)
+        checkpoint = RemoteCheckpoint(step, f"{CHECKPOINTS}/{checkpoint_name(step)}.json", files)
         content = json.dumps({"step": step, "files": files}, indent=2).encode() + b"\n"
         try:
             if checkpoint.key in self._known:  # of a damaged one, or ours whose answer was lost

@@ -22,6 +22,11 @@ CHECKPOINTS = "checkpoints"
 KEPT_CHECKPOINTS = 3
 
 
+def checkpoint_name(step: int) -> str:
+    """Return the name of a checkpoint, which its files have different endings of."""
+    return f"ckpt-{step:08d}"
+
+
 def write_config(model_dir: Path, config: dict[str, Any]) -> None:
     """Write what is trained, for the next run and for watchers.
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import tensorflow as tf
 
-from fairway.errors import FairwayError
+from fairway.errors import FairwayError, first_line
 from fairway.storage.files import make_directory, storage_errors
-from fairway.storage.model_dir import KEPT_CHECKPOINTS
+from fairway.storage.model_dir import KEPT_CHECKPOINTS, checkpoint_name
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ class Checkpoints:
                     f"checkpoint {path} does not fit the model", hint="Choose another --model-dir."
                 ) from err
             except Exception as err:  # damage shows in many ways, IndexError among them
-                log.warning("checkpoint %s is damaged and passed over (%s)", path, str(err).splitlines()[0])
+                log.warning("checkpoint %s is damaged and passed over (%s)", path, first_line(err))
                 continue
             return step
         if steps:
@@ -78,7 +78,7 @@ class Checkpoints:
             self._checkpoint.write(self._path(step))
         for old in self._steps()[:-KEPT_CHECKPOINTS]:
             Path(f"{self._path(old)}.index").unlink(missing_ok=True)
-            for data in self._directory.glob(f"ckpt-{old:08d}.data-*"):
+            for data in self._directory.glob(f"{checkpoint_name(old)}.data-*"):
                 data.unlink(missing_ok=True)
 
     def _steps(self) -> list[int]:
@@ -86,7 +86,7 @@ class Checkpoints:
         return sorted(int(name[1]) for name in names if name)
 
     def _path(self, step: int) -> str:
-        return str(self._directory / f"ckpt-{step:08d}")
+        return str(self._directory / checkpoint_name(step))
 
 
 @contextmanager

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from typing import Any
 
 from fairway.config import TrainSettings
 from fairway.errors import StorageError
 from fairway.storage.exports import Version, list_versions
-from fairway.storage.model_dir import CONFIG, read_config
+from fairway.storage.model_dir import CONFIG
 from fairway.storage.stores.store import read_if_there
-from fairway.storage.stores.uri import local_path, open_store
+from fairway.storage.stores.uri import open_store
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +34,12 @@ def is_finished(settings: TrainSettings) -> bool:
     What cannot be read is not finished: the task then waits for its lead.
     """
     try:
-        config = _read_config(settings.model_dir)
-        if config is None:
+        content = read_if_there(open_store(settings.model_dir), CONFIG)
+        if content is None:
             return False
+        config = json.loads(content)
         total = settings.train_steps or config["train_steps"]
         return exported_version(settings.export_dir, config["run"], total) is not None
     except (StorageError, KeyError, TypeError, ValueError):
         log.debug("cannot tell whether the training is finished", exc_info=True)
         return False
-
-
-def _read_config(model_dir: str) -> dict[str, Any] | None:
-    path = local_path(model_dir)
-    if path is not None:
-        return read_config(path)
-    content = read_if_there(open_store(model_dir), CONFIG)
-    return None if content is None else dict(json.loads(content))

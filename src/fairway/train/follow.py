@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.config import TrainSettings
-from fairway.errors import FairwayError, PeerError
+from fairway.errors import PeerError, StoppedError
 from fairway.net.cluster import Cluster
 from fairway.net.control.client import Membership
 from fairway.net.control.messages import FinishedError
@@ -18,7 +18,7 @@ from fairway.train.guard import Guard
 from fairway.train.libraries import load_tensorflow
 from fairway.train.resolve import share
 from fairway.train.shards import Shard, shard_file, write_shard
-from fairway.train.stop import StoppedError, StopSignal
+from fairway.train.stop import StopSignal
 from fairway.workloads.base import Dataset, Workload
 
 log = logging.getLogger(__name__)
@@ -49,10 +49,6 @@ def follow(workload: Workload, settings: TrainSettings, cluster: Cluster) -> Non
             log.info("the training is done already")
         except StoppedError as err:
             membership.leave(err.exit_code - 128)
-            raise
-        except FairwayError as err:
-            if err.exit_code < 128:
-                membership.failed(err)
             raise
 
 

@@ -9,12 +9,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fairway.errors import FairwayError, PeerError
+from fairway.errors import FairwayError, PeerError, first_line
+from fairway.net.control.messages import SILENCE_S
 
 GRACE_S = 5.0
 """How long TensorFlow may take to notice a lost peer by itself; a hung one it never notices."""
-REASON_S = 18.0
-"""How long to wait for a reason, after TensorFlow has failed: the channel takes 15 s to find silence."""
+REASON_S = SILENCE_S + 3
+"""How long to wait for a reason, after TensorFlow has failed: it may be a silence that is yet to be found."""
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Guard:
                 raise self._error from err
             if not _is_about_connections(err):
                 raise
-            raise _lost(f"TensorFlow reports: {str(err).splitlines()[0]}") from err
+            raise _lost(f"TensorFlow reports: {first_line(err)}") from err
         finally:
             self._is_watching = False
             with self._lock:

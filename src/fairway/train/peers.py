@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from types import TracebackType
 from typing import Any, Self
 
-from fairway.errors import FairwayError
+from fairway.errors import FairwayError, StoppedError
 from fairway.net.cluster import Cluster, Task
 from fairway.net.control.messages import FailedPeerError
 from fairway.net.control.server import Control
 from fairway.train.guard import GRACE_S, Guard
-from fairway.train.stop import StoppedError
 
 STOP_S = 10.0
 """How long the steps under way may take after SIGTERM: the launcher kills after 15 s, Kubernetes after 30."""
@@ -44,7 +43,7 @@ class Peers:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A retryable end is not told: the others see the connection end, and wait for the next lead.
-        if self._control and isinstance(error, FairwayError) and error.exit_code < 128:
+        if self._control and isinstance(error, FairwayError) and not error.is_retryable:
             self._control.fail(error)
         self._stack.close()
 
@@ -81,8 +80,8 @@ class Peers:
         return self._control.wait_for_all(self._wait_s, check_stop) if self._control else {}
 
     def watch(self) -> AbstractContextManager[None]:
-        """Watch over a block that needs the peers, see `Guard.watch`."""
-        return self._guard.watch()
+        """Watch over a block that needs the peers, see `Guard.watch`; alone there is nobody to lose."""
+        return self._guard.watch() if self._control else nullcontext()
 
     def record_with(self, record: Callable[[str, str, str], None]) -> None:
         """From now on record what happens with a function of event, task and reason."""
@@ -103,13 +102,13 @@ class Peers:
         if self._control:
             self._control.finish(**result)
 
-    def _lose(self, task: Task, reason: str) -> None:
+    def _lose(self, task: Task, reason: str, is_silent: bool) -> None:
         goes_on = self._goes_on_without(task)
         log.warning("lost %s (%s)%s", task, reason, "; the others go on" if goes_on else "")
         self._record("lost", str(task), reason)
         if not goes_on:
             self._guard.lose(f"{task} ({reason})", GRACE_S)
-        elif "nothing heard" in reason:
+        elif is_silent:
             self._guard.lose(f"{task} ({reason})", RETURN_S)
         elif not self._workers_present():
             self._guard.lose(f"all workers, the last one {task} ({reason})", self._wait_s)

@@ -6,7 +6,7 @@ import logging
 import time
 
 from fairway.config import TrainSettings
-from fairway.errors import FairwayError, PeerError
+from fairway.errors import FairwayError, PeerError, StoppedError
 from fairway.progress import Progress
 from fairway.storage.exports import Version
 from fairway.storage.model_dir import CHECKPOINTS
@@ -17,7 +17,7 @@ from fairway.train.export import export_model, servable_model
 from fairway.train.peers import Peers
 from fairway.train.profile import Profile
 from fairway.train.records import Records
-from fairway.train.stop import StoppedError, StopSignal
+from fairway.train.stop import StopSignal
 from fairway.train.strategies.base import Progressed, Strategy, pauses
 from fairway.train.workspace import Workspace
 from fairway.workloads.base import Dataset, Workload

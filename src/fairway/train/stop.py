@@ -7,17 +7,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
-from fairway.errors import FairwayError
-
-
-class StoppedError(FairwayError):
-    """The run was asked to stop; exits as the signal would, and the operator then starts it again."""
-
-    def __init__(self, signum: int, what: str) -> None:
-        super().__init__(
-            f"stopped by {signal.Signals(signum).name}{what}", hint="The same command goes on from there."
-        )
-        self.exit_code = 128 + signum
+from fairway.errors import StoppedError
 
 
 class StopSignal:

@@ -27,11 +27,10 @@ import pytest
 
 from fairway.cli.train import train
 from fairway.config import ClusterSettings, TrainSettings, as_flags, environment_without
-from fairway.errors import FairwayError, UsageError
+from fairway.errors import FairwayError, StoppedError, UsageError
 from fairway.local import cluster, supervisor
 from fairway.local.cluster import (
     PORTS,
-    StoppedError,
     build_parts,
     free_addresses,
     list_tasks,
@@ -305,7 +304,7 @@ import json, os, sys, time
 from fairway.net.cluster import parse_tf_config
 from fairway.net.control.server import Control
 
-def lost(task, reason):
+def lost(task, reason, is_silent):
     print(f"lost {task} ({reason})", flush=True)
     os._exit(138)
 

@@ -145,7 +145,7 @@ class Stage:
             self.cluster(),
             options.pop("offer", {"run": "a"}),
             accepts_late=accepts_late,
-            on_lost=lambda task, reason: self.lost.append((task, reason)),
+            on_lost=lambda task, reason, is_silent: self.lost.append((task, reason)),
             on_back=self.back.append,
             on_failed=lambda task, err: self.failed.append((task, err)),
             **options,
@@ -719,7 +719,7 @@ def test_callbacks_may_end_the_training(pair: Stage) -> None:
     lead = pair.control()
     told: list[str] = []
 
-    def fail(task: Task, reason: str) -> None:
+    def fail(task: Task, reason: str, is_silent: bool) -> None:
         lead.fail(PeerError(f"lost {task}"))
         told.append(reason)
 
@@ -732,7 +732,7 @@ def test_callbacks_may_end_the_training(pair: Stage) -> None:
 
 
 def test_an_error_in_a_callback_is_logged(pair: Stage, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(task: Task, reason: str) -> None:
+    def fail(task: Task, reason: str, is_silent: bool) -> None:
         raise RuntimeError("a mistake")
 
     lead = pair.control()

@@ -27,8 +27,6 @@ from fairway.net.ports import reachable
 
 CONNECT_S = 3.0
 FIRST_RETRY_S, LAST_RETRY_S = 0.2, 2.0
-RETRYABLE = 128
-"""Exit codes from here on are for what a new start can mend."""
 IS_FINISHED_S = 5.0
 """How often to ask whether the training is over while the lead is away: that may be a look into a bucket."""
 
@@ -111,7 +109,7 @@ class Membership:
             try:
                 ready = encode("ready", **prepare(session.offer or {}))
             except FairwayError as err:
-                if err.exit_code < RETRYABLE:
+                if not err.is_retryable:
                     self.failed(err)
                 raise
             outcome = self._background.wait(session.get_started(ready), check_stop)

@@ -56,7 +56,8 @@ class Control:
         offer: What every follower is told when it joins; no key can be `type`.
         accepts_late: Whether a follower that was lost may come back while the training runs. Otherwise it
             has to wait until the lead is started anew.
-        on_lost: Is called once for a follower that is lost after the start, with the reason.
+        on_lost: Is called once for a follower that is lost after the start, with the reason, and whether that
+            is silence: it may hang.
         on_back: Is called when a follower has got ready after the start.
         on_failed: Is called with the error of a follower that gave up after the start.
         silence_s: Seconds without a word after which a peer counts as lost.
@@ -70,7 +71,7 @@ class Control:
         offer: dict[str, Any],
         *,
         accepts_late: bool,
-        on_lost: Callable[[Task, str], None],
+        on_lost: Callable[[Task, str, bool], None],
         on_back: Callable[[Task], None],
         on_failed: Callable[[Task, FailedPeerError], None],
         silence_s: float = SILENCE_S,
@@ -290,7 +291,7 @@ class Control:
             self._news.set()
         elif peer.started:
             self._tell(encode("lost", task=str(task), reason=reason, silent=peer.channel.is_silent))
-            self._background.call(partial(self._on_lost, task, reason))
+            self._background.call(partial(self._on_lost, task, reason, peer.channel.is_silent))
         elif not self._started:
             self._tell_missing()
 
