@@ -11,7 +11,7 @@ import pytest
 from fairway.config import TrainSettings
 from fairway.errors import StorageError
 from fairway.storage.stores.store import Entry
-from fairway.train.evaluator import Checkpoint, find_checkpoints, read_training
+from fairway.train.watched import Checkpoint, find_checkpoints, read_training
 
 LEADS = TrainSettings(
     dataset="embedded",
