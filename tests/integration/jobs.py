@@ -1,21 +1,31 @@
-"""A distributed training of real processes, whose tasks can be found and hurt."""
+"""A distributed training of real processes, whose tasks can be found and hurt.
+
+Run as a command it is a launcher whose tasks share no disk: each has a directory and a cache of its own.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from fairway.config import ClusterSettings, TrainSettings, environment_without
+from fairway.local.cluster import build_parts, free_addresses, list_tasks, run_parts
+from fairway.net.cluster import Cluster
+
 POLL_S = 0.02
+TOGETHER = (sys.executable, "-m", "fairway", "train")
+APART = (sys.executable, "-m", "tests.integration.jobs")
 
 
 class Job:
@@ -23,7 +33,7 @@ class Job:
 
     Args:
         process: The launcher.
-        home: Its working directory.
+        home: Where its tasks work.
         log: What it and its tasks write.
     """
 
@@ -37,28 +47,31 @@ class Job:
     def task(self, name: str) -> psutil.Process | None:
         """Return the process of a task, `worker 1`; `None` while there is none."""
         for child in psutil.Process(self.process.pid).children():
-            try:
+            with suppress(psutil.Error):
                 place = json.loads(child.environ().get("TF_CONFIG", "{}")).get("task", {})
                 role, index = place.get("type"), place.get("index")
                 if name in (role, f"{role} {index}") and child.status() != psutil.STATUS_ZOMBIE:
                     return child
-            except (psutil.Error, ProcessLookupError):
-                continue
         return None
 
-    def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send a signal to a task, as soon as there is one of this name."""
+    def signal(self, name: str, number: signal.Signals = signal.SIGKILL) -> float:
+        """Send a signal to a task, as soon as there is one of this name; return the Unix time."""
         self.wait_until(lambda: self.task(name) is not None)
         task = self.task(name)
         assert task is not None
         task.send_signal(number)
+        return time.time()
 
-    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = 90) -> None:
+    def wait_until(self, is_so: Callable[[], bool], timeout_s: float = 120) -> None:
         deadline = time.monotonic() + timeout_s
         while not is_so():
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, self.output
             time.sleep(POLL_S)
+
+    def wait_for_progress(self, since: float) -> None:
+        """Wait for steps that were done after a time."""
+        self.wait_until(lambda: any(line["time"] > since and "loss" in line for line in self.metrics()))
 
     def wait(self, timeout_s: float = 240) -> int:
         """Wait until the job has ended, and return its exit code."""
@@ -67,35 +80,65 @@ class Job:
         except subprocess.TimeoutExpired as err:
             raise AssertionError(self.output) from err
 
+    def metrics(self) -> list[dict[str, Any]]:
+        """Return what is recorded, in the directory or in the chief's copy of it."""
+        copies = [read_metrics(path.parent) for path in self.home.glob("chief/cache/**/metrics.jsonl")]
+        return copies[0] if copies else read_metrics(self.home / "mnist" / "model")
+
     def step(self) -> int:
-        """Return the last step that is recorded in the model directory."""
-        return max((line["step"] for line in read_metrics(self.home)), default=0)
+        """Return the last step that is recorded."""
+        return max((line["step"] for line in self.metrics() if "loss" in line), default=0)
 
 
-def read_metrics(home: Path) -> list[dict[str, Any]]:
-    path = home / "mnist" / "model" / "metrics.jsonl"
-    lines = path.read_text().splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
+def read_metrics(model_dir: Path) -> list[dict[str, Any]]:
+    with suppress(FileNotFoundError):
+        lines = (model_dir / "metrics.jsonl").read_text().splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+    return []
 
 
 @contextmanager
-def running(home: Path, environment: dict[str, str], *words: str | Path) -> Iterator[Job]:
+def running(
+    home: Path, environment: dict[str, str], *words: str | Path, command: Sequence[str] = TOGETHER
+) -> Iterator[Job]:
     """Start a training; in the end nothing of it is left."""
     log = home / "output.log"
-    command = [sys.executable, "-m", "fairway", "train", *map(str, words)]
     with log.open("ab") as file:
         process = subprocess.Popen(
-            command, cwd=home, env=environment, stdout=file, stderr=file, start_new_session=True
+            [*command, *map(str, words)], cwd=home, env=environment, stdout=file, stderr=file
         )
-    tasks: list[psutil.Process] = []
     try:
         yield Job(process, home, log)
-        tasks = []
     finally:
         if process.poll() is None:
             tasks = psutil.Process(process.pid).children(recursive=True)
-            os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
             process.wait()
-        for task in tasks:
-            with __import__("contextlib").suppress(psutil.NoSuchProcess):
-                task.kill()
+            for task in tasks:
+                with suppress(psutil.NoSuchProcess):
+                    task.kill()
+
+
+def main(settings: TrainSettings, cluster: ClusterSettings) -> None:
+    """Run the tasks as `fairway train` does, but each in a directory and with a cache of its own."""
+    addresses = free_addresses(list_tasks(cluster))
+    parts = []
+    for part in build_parts(settings, addresses, environment_without(ClusterSettings), cores=2):
+        home = Path.cwd() / part.name
+        home.mkdir(exist_ok=True)
+        variables = {**(part.env or {}), "XDG_CACHE_HOME": str(home / "cache")}
+        command = ("env", "-C", str(home), *part.command)  # which becomes the command
+        parts.append(replace(part, env=variables, command=command))
+    control = Cluster(addresses, next(iter(addresses))).control_address
+    print(asyncio.run(run_parts(parts, control)))  # noqa: T201
+
+
+if __name__ == "__main__":
+    from cyclopts import run
+
+    from fairway.errors import FairwayError
+
+    try:
+        run(main)
+    except FairwayError as err:
+        sys.exit(f"error: {err.message}\n  {err.hint}")
