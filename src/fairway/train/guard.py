@@ -21,42 +21,51 @@ log = logging.getLogger(__name__)
 
 
 class Guard:
-    """Watches over the part of a run that needs all peers."""
+    """Watches over the part of a run that needs all peers.
+
+    What is noted, in any thread, either ends the run, and then the first stays; or it is a peer that is
+    missed, and may come back.
+    """
 
     def __init__(self) -> None:
-        self._error: FairwayError | None = None
+        self._final: FairwayError | None = None
+        self._missed: dict[str, tuple[FairwayError, threading.Timer]] = {}
         self._is_noted = threading.Event()
-        self._timer: threading.Timer | None = None
         self._lock = threading.RLock()  # a signal's handler may come while it is held
         self._is_watching = False
 
-    def lose(self, peer: str, grace_s: float = GRACE_S) -> None:
-        """Note a lost peer, in any thread; what was noted first stays.
-
-        Args:
-            peer: Its name, and why it is lost.
-            grace_s: After so long the process is ended, if it is in the watched block then.
-        """
-        self.fail(_lost(peer), grace_s)
+    def lose(self, peer: str) -> None:
+        """Note a peer without which the run cannot go on: its name, and why it is lost."""
+        self.fail(_lost(peer))
 
     def fail(self, err: FairwayError, grace_s: float = GRACE_S) -> None:
-        """Note an error that ends the whole training, likewise."""
-        with self._lock:
-            if self._timer is not None:
-                return
-            self._error = err
-            self._timer = threading.Timer(grace_s, self._end)
-            self._timer.daemon = True
-            self._timer.start()
-        self._is_noted.set()
+        """Note an error that ends the run.
 
-    def forget(self) -> None:
-        """Take a note back: the peer has returned."""
+        Args:
+            err: What is raised in the watched block when TensorFlow fails there.
+            grace_s: After so long the process is ended, if it is in the watched block then.
+        """
         with self._lock:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._timer = self._error = None
-            self._is_noted.clear()
+            if self._final is None:
+                self._final = err
+                self._end_in(grace_s, err)
+            self._is_noted.set()
+
+    def miss(self, peer: str, reason: str, wait_s: float) -> None:
+        """Note a peer that may come back: unless it is welcomed within that time, the run ends."""
+        err = _lost(reason)
+        with self._lock:
+            self.welcome(peer)
+            self._missed[peer] = err, self._end_in(wait_s, err)
+            self._is_noted.set()
+
+    def welcome(self, peer: str) -> None:
+        """Take back that a peer is missed."""
+        with self._lock:
+            if missed := self._missed.pop(peer, None):
+                missed[1].cancel()
+            if self._final is None and not self._missed:
+                self._is_noted.clear()
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -66,29 +75,41 @@ class Guard:
             PeerError: a peer was lost.
             FairwayError: what else was noted.
         """
-        self._is_watching = True
+        with self._lock:
+            if self._final:
+                raise self._final
+            self._is_watching = True
         try:
             yield
         except Exception as err:
             if not _is_of_tensorflow(err):
                 raise
-            if self._is_noted.wait(REASON_S) and self._error:
-                raise self._error from err
+            if self._is_noted.wait(REASON_S) and (noted := self._noted()):
+                raise noted from err
             if not _is_about_connections(err):
                 raise
             raise _lost(f"TensorFlow reports: {first_line(err)}") from err
         finally:
             self._is_watching = False
-            with self._lock:
-                if self._timer is not None:
-                    self._timer.cancel()
 
-    def _end(self) -> None:
-        err = self._error
-        if self._is_watching and err:
-            log.error("error: %s\n  %s", err.message, err.hint)
-            sys.stderr.flush()
-            os._exit(err.exit_code)  # the main thread is deep in TensorFlow, waiting for the lost peer
+    def _noted(self) -> FairwayError | None:
+        with self._lock:
+            return self._final or next((err for err, _ in self._missed.values()), None)
+
+    def _end_in(self, seconds: float, err: FairwayError) -> threading.Timer:
+        timer = threading.Timer(seconds, self._end, [err])
+        timer.daemon = True
+        timer.start()
+        return timer
+
+    def _end(self, err: FairwayError) -> None:
+        with self._lock:
+            self._final = self._final or err
+            if not self._is_watching:
+                return
+        log.error("error: %s\n  %s", err.message, err.hint)
+        sys.stderr.flush()
+        os._exit(err.exit_code)  # the main thread is deep in TensorFlow, waiting for the lost peer
 
 
 def _lost(reason: str) -> PeerError:

@@ -12,12 +12,13 @@ from fairway.errors import FairwayError, StoppedError
 from fairway.net.cluster import Cluster, Task
 from fairway.net.control.messages import FailedPeerError
 from fairway.net.control.server import Control
-from fairway.train.guard import GRACE_S, Guard
+from fairway.train.guard import Guard
 
 STOP_S = 10.0
 """How long the steps under way may take after SIGTERM: the launcher kills after 15 s, Kubernetes after 30."""
 RETURN_S = 30.0
 """How long a hung worker may take to be killed and come back, before an asynchronous job starts again."""
+ALL_WORKERS = "all workers"
 
 log = logging.getLogger(__name__)
 
@@ -107,16 +108,17 @@ class Peers:
         log.warning("lost %s (%s)%s", task, reason, "; the others go on" if goes_on else "")
         self._record("lost", str(task), reason)
         if not goes_on:
-            self._guard.lose(f"{task} ({reason})", GRACE_S)
+            self._guard.lose(f"{task} ({reason})")
         elif is_silent:
-            self._guard.lose(f"{task} ({reason})", RETURN_S)
+            self._guard.miss(str(task), f"{task} ({reason})", RETURN_S)
         elif not self._workers_present():
-            self._guard.lose(f"all workers, the last one {task} ({reason})", self._wait_s)
+            self._guard.miss(ALL_WORKERS, f"{ALL_WORKERS}, the last one {task} ({reason})", self._wait_s)
 
     def _welcome(self, task: Task) -> None:
         log.info("%s is back", task)
         self._record("back", str(task), "")
-        self._guard.forget()
+        for peer in (str(task), ALL_WORKERS):
+            self._guard.welcome(peer)
 
     def _give_up(self, task: Task, err: FailedPeerError) -> None:
         self._record("failed", str(task), err.message)
