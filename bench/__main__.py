@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import starting, storage, training
+from bench import distributed, starting, storage, training
 from bench.report import Figure, table
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -20,6 +20,9 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "idle-mirror": storage.idle_mirror,
     "mirror": storage.mirrored_training,
     "poll": storage.poll,
+    "scaling": distributed.scaling,
+    "distributed-accuracy": distributed.accuracy,
+    "recovery": distributed.recovery,
 }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -69,9 +70,21 @@ class Job:
             assert time.monotonic() < deadline, self.output
             time.sleep(POLL_S)
 
-    def wait_for_progress(self, since: float) -> None:
-        """Wait for steps that were done after a time."""
-        self.wait_until(lambda: any(line["time"] > since and "loss" in line for line in self.metrics()))
+    def wait_for_progress(self, since: float) -> float:
+        """Wait for steps that were done after a Unix time, and return when they were."""
+        return self._wait_for_line(since, lambda line: "loss" in line)
+
+    def wait_for_step_of(self, worker: str, since: float) -> float:
+        """Wait for the return of an asynchronous worker after a Unix time, and for a step that it does."""
+        back = self._wait_for_line(since, lambda line: line.get("event") == "back" and line["task"] == worker)
+        return self._wait_for_line(back, lambda line: worker in line.get("by_task", {}))
+
+    def _wait_for_line(self, since: float, is_it: Callable[[dict[str, Any]], bool]) -> float:
+        def times() -> list[float]:
+            return [line["time"] for line in self.metrics() if line["time"] > since and is_it(line)]
+
+        self.wait_until(lambda: bool(times()))
+        return times()[0]
 
     def wait(self, timeout_s: float = 240) -> int:
         """Wait until the job has ended, and return its exit code."""
@@ -88,6 +101,10 @@ class Job:
     def step(self) -> int:
         """Return the last step that is recorded."""
         return max((line["step"] for line in self.metrics() if "loss" in line), default=0)
+
+    def resumed(self) -> list[int]:
+        """Return the steps at which a lead has gone on so far."""
+        return [int(step) for step in re.findall(r"resuming at step (\d+) of", self.output)]
 
 
 def read_metrics(model_dir: Path) -> list[dict[str, Any]]:
@@ -119,7 +136,10 @@ def running(
                     task.kill()
 
 
-def main(settings: TrainSettings, cluster: ClusterSettings) -> None:
+def main(
+    settings: TrainSettings = TrainSettings(),  # noqa: B008 - frozen
+    cluster: ClusterSettings = ClusterSettings(),  # noqa: B008 - frozen
+) -> None:
     """Run the tasks as `fairway train` does, but each in a directory and with a cache of its own."""
     addresses = free_addresses(list_tasks(cluster))
     parts = []

@@ -47,6 +47,20 @@ class Part:
     hidden: tuple[str, ...] = ()
 
 
+class PartError(FairwayError):
+    """A part ended with an error that it has explained; exits as it did.
+
+    Args:
+        part: Its name.
+        code: Its exit code.
+        last_words: The last line it wrote.
+    """
+
+    def __init__(self, part: str, code: int, last_words: str) -> None:
+        super().__init__(f"{part} ended with exit code {code}", hint=last_words)
+        self.exit_code = code
+
+
 async def until_any(ends: Collection[asyncio.Task[None]], beside: Iterable[asyncio.Task[None]]) -> None:
     """Wait until one of the first tasks is done; raise the error of any task, one of the others too."""
     pending = {*ends, *beside}
@@ -118,7 +132,7 @@ class Supervisor:
             if self._stopping.is_set() or (part.once and code == 0):
                 return
             if code in EXPLAINED:
-                raise FairwayError(f"{part.name} ended with exit code {code}", hint=last_words)
+                raise PartError(part.name, code, last_words)
             crashes = crashes + 1 if clock() - started < STABLE_S else 1
             if crashes > RESTARTS:
                 raise FairwayError(

@@ -80,7 +80,7 @@ class Records:
         self._draw("train", values)
 
     def add_event(self, event: str, task: str, reason: str) -> None:
-        """Record what happened to another task: `lost` or `back`; may be called from any thread."""
+        """Record what happened to another task: `lost`, `back` or `failed`; may be called from any thread."""
         self._write({"event": event, "task": task, "reason": reason})
         with write_errors(self._path.parent), self._events["train"].as_default(self._step):
             tf.summary.text("tasks", f"{task} {event} {reason}".strip())

@@ -145,13 +145,14 @@ def test_hidden_lines_are_not_passed_on(capfd: pytest.CaptureFixture[str]) -> No
 
 
 def test_explained_error_is_not_repeated(tmp_path: Path) -> None:
-    code = f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); print('error: no'); raise SystemExit(1)"
+    code = f"open({str(tmp_path / 'ran')!r}, 'a').write('x'); print('error: no'); raise SystemExit(2)"
 
     async def main() -> None:
         await Supervisor(width=3).start(Part("web", python(code)))
 
-    with pytest.raises(FairwayError, match="web ended with exit code 1") as caught:
+    with pytest.raises(FairwayError, match="web ended with exit code 2") as caught:
         asyncio.run(main())
+    assert caught.value.exit_code == 2
     assert caught.value.hint == "error: no"
     assert (tmp_path / "ran").read_text() == "x"
 

@@ -362,6 +362,7 @@ def test_who_is_missing_is_said_to_the_lead_and_to_those_who_came(
         assert peer.hear("waiting")["for"] == ["ps 0 (10.0.0.3:2222)"]
         waiting = Call(lambda: lead.wait_for_all(DEADLINE_S, go_on))
         until(lambda: "waiting for ps 0 (10.0.0.3:2222)" in caplog.messages)
+        assert not any("worker 1" in line for line in caplog.messages)  # nobody waits for itself
         stage.follower(PS)
         waiting.result()
 
@@ -373,7 +374,7 @@ def test_notices_come_late_then_with_every_change_and_seldom_otherwise(
     monkeypatch.setattr(time, "monotonic", lambda: now)
     notice = Notice()
     with caplog.at_level(logging.INFO):
-        for second, what in [(1.0, "a"), (1.5, "b"), (2.0, "b"), (3.0, "c"), (32.0, "c"), (33.0, "c")]:
+        for second, what in [(1.0, "a"), (4.5, "b"), (5.0, "b"), (6.0, "c"), (35.0, "c"), (36.0, "c")]:
             now = 100 + second
             notice.say(what)
     assert caplog.messages == ["waiting for b", "waiting for c", "waiting for c"]

@@ -19,7 +19,7 @@ PING_S = 1.0
 """How often each side says that it is still there."""
 MAX_LINE_BYTES = 2**20
 
-FIRST_NOTICE_S = 2.0
+FIRST_NOTICE_S = 5.0
 NOTICE_S = 30.0
 
 

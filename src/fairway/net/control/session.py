@@ -90,7 +90,7 @@ class Session:
             case {"type": "offer"}:
                 self.offer = fields(message)
             case {"type": "waiting", "for": [*who]} if self._is_ready:
-                log.info("waiting for %s", ", ".join(map(str, who)) or lead_name(self._cluster))
+                log.info("waiting for %s", ", ".join(self._others(who)) or lead_name(self._cluster))
             case {"type": "start"}:
                 self._has_started = True
             case {"type": "busy"}:
@@ -103,6 +103,10 @@ class Session:
                 self.outcome = err = failure(message)
                 if self._has_started:
                     self._on_failed(err)
+
+    def _others(self, who: list[str]) -> list[str]:
+        """Leave out this task: the lead may have said it before it heard that it is ready."""
+        return [each for each in who if not each.startswith(f"{self._cluster.this} (")]
 
 
 def lead_name(cluster: Cluster, *, address: bool = False) -> str:

@@ -1,0 +1,277 @@
+"""Distributed trainings of real processes that are killed, stopped, starved of disk, and set up wrongly."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from fairway.local.cluster import free_addresses
+from fairway.net.cluster import Task, tf_config
+from fairway.storage.exports import Version, list_versions
+from fairway.storage.model_dir import CHECKPOINTS
+from tests.conftest import ROOT, Fairway
+from tests.integration.jobs import APART, TOGETHER, Job, running
+from tests.integration.serving.conftest import Server
+from tests.servers.fixtures import use
+from tests.servers.moto import Moto
+
+LINEAR = ("--dataset", "embedded", "--model-type", "linear", "--seed", "1")
+BATCH = ("--batch-size", "32")
+INTERVAL = 100
+TOTAL = 2000
+MODES = {"synchronous": ("--workers", "2"), "asynchronous": ("--workers", "2", "--ps", "1")}
+ONE_WORKER = ("--workers", "1")
+TASKS = {
+    "synchronous": ("chief", "worker 0", "worker 1"),
+    "asynchronous": ("chief", "worker 0", "worker 1", "ps 0"),
+}
+
+
+def words(flags: tuple[str, ...], *more: str, total: int = TOTAL) -> tuple[str, ...]:
+    return (*LINEAR, *BATCH, "--train-steps", str(total), "--checkpoint-steps", str(INTERVAL), *flags, *more)
+
+
+def kill_each(job: Job, mode: str, rng: random.Random) -> None:
+    """Kill every task once, in any order and each at a random moment, and see the training go on."""
+    for victim in rng.sample(TASKS[mode], len(TASKS[mode])):
+        step = min(job.step() + rng.randrange(20, 200), TOTAL - 300)
+        job.wait_until(lambda step=step: job.step() >= step)  # type: ignore[misc]
+        time.sleep(rng.random() / 5)
+        job.wait_for_progress(since=job.signal(victim))
+
+
+def check(job: Job, mode: str, export_dir: str | Path) -> Version:
+    """Check that a job has ended as if nothing had happened."""
+    tasks = psutil.Process().children(recursive=True)
+    assert job.wait() == 0, job.output
+    assert not [task for task in tasks if task.is_running() and "TF_CONFIG" in _environ(task)], job.output
+    (version,) = list_versions(export_dir)
+    assert version.manifest is not None
+    assert version.manifest.step == TOTAL
+    assert version.manifest.metrics["test_accuracy"] > 0.85
+    assert not version.problem
+    for name in TASKS[mode][1:]:
+        assert f"{name:<8} │ the training is done" in job.output, job.output
+    return version
+
+
+def _environ(task: psutil.Process) -> dict[str, str]:
+    try:
+        return dict(task.environ())
+    except psutil.Error:
+        return {}
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_task_may_be_killed(tmp_path: Path, environment: dict[str, str], mode: str) -> None:
+    rng = random.Random(time.time_ns())
+    with running(tmp_path, environment, *words(MODES[mode])) as job:
+        kill_each(job, mode, rng)
+        check(job, mode, tmp_path / "mnist" / "export")
+        steps = [line["step"] for line in job.metrics() if "loss" in line]
+        assert steps == sorted(set(steps))
+        assert steps[-1] == TOTAL
+        lost = {line["task"] for line in job.metrics() if line.get("event") == "lost"}
+        assert lost & set(TASKS[mode][1:]), job.output
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("mode", MODES)
+def test_every_task_may_be_killed_where_they_share_no_disk(
+    tmp_path: Path, environment: dict[str, str], moto: Moto, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    use(moto, monkeypatch)
+    uri = moto.new_bucket()
+    rng = random.Random(time.time_ns())
+    places = ("--model-dir", f"{uri}/model", "--export-dir", f"{uri}/export")
+    variables = environment | moto.environment | {"PYTHONPATH": str(ROOT)}
+    with running(tmp_path, variables, *words(MODES[mode], *places), command=APART) as job:
+        kill_each(job, mode, rng)
+        version = check(job, mode, f"{uri}/export")
+    assert all((tmp_path / task).is_dir() for task in TASKS[mode])
+    assert not list(tmp_path.glob("*/mnist"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    server = Server(f"{uri}/export")
+    try:
+        server.wait_for_version(version.number)
+        answer = server.predict(instances=np.zeros((2, 28, 28)).tolist())
+        assert answer.status_code == 200, answer.text
+    finally:
+        assert server.stop() == 0, server.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("mode", MODES)
+def test_ten_rounds_of_kills(tmp_path: Path, environment: dict[str, str], mode: str) -> None:
+    for number in range(10):
+        home = tmp_path / str(number)
+        home.mkdir()
+        with running(home, environment, *words(MODES[mode])) as job:
+            kill_each(job, mode, random.Random(time.time_ns()))
+            check(job, mode, home / "mnist" / "export")
+        shutil.rmtree(home)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("mode", MODES)
+def test_a_worker_that_hangs_is_killed_and_comes_back(
+    tmp_path: Path, environment: dict[str, str], mode: str
+) -> None:
+    with running(tmp_path, environment, *words(MODES[mode])) as job:
+        job.wait_until(lambda: job.step() >= 60)
+        stopped = job.signal("worker 1", signal.SIGSTOP)
+        job.wait_until(lambda: "worker 1 hangs; killing it" in job.output)
+        job.wait_for_progress(stopped + 1)
+        check(job, mode, tmp_path / "mnist" / "export")
+
+
+def test_a_chief_whose_disk_is_full_ends_all_and_loses_nothing(
+    tmp_path: Path, environment: dict[str, str], fairway: Fairway
+) -> None:
+    hard = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    with running(tmp_path, environment, *words(ONE_WORKER)) as job:
+        job.wait_until(lambda: len(list((tmp_path / "mnist/model" / CHECKPOINTS).glob("*.index"))) > 0)
+        chief = job.task("chief")
+        assert chief is not None
+        chief.rlimit(psutil.RLIMIT_FSIZE, (90_000, hard))  # a checkpoint has more; other files have less
+        assert job.wait() == 1, job.output
+    assert "file would grow beyond the limit" in job.output
+    assert "chief ended with exit code 1" in job.output
+    assert "Traceback" not in job.output
+    done = fairway("train", *words(ONE_WORKER))
+    assert done.returncode == 0, done.stderr
+    assert "resuming at step" in done.stderr
+    assert len(list_versions(tmp_path / "mnist" / "export")) == 1
+
+
+def test_a_corrupt_newest_checkpoint_is_passed_over(
+    tmp_path: Path, environment: dict[str, str], fairway: Fairway
+) -> None:
+    with running(tmp_path, environment, *words((*ONE_WORKER, "--ps", "1"))) as job:
+        job.wait_until(lambda: job.step() >= 3 * INTERVAL)
+    checkpoints = tmp_path / "mnist" / "model" / CHECKPOINTS
+    data = max(checkpoints.glob("*.data-*"))
+    data.write_bytes(data.read_bytes()[:1000] + os.urandom(data.stat().st_size - 1000))
+    done = fairway("train", *words((*ONE_WORKER, "--ps", "1")))
+    assert done.returncode == 0, done.stderr
+    assert "is damaged and passed over" in done.stderr
+    step = int(data.name[5:13])
+    assert f"resuming at step {step - INTERVAL} of {TOTAL}" in done.stderr
+
+
+def test_a_second_chief_on_the_same_directory_is_refused(
+    tmp_path: Path, environment: dict[str, str], fairway: Fairway
+) -> None:
+    with running(tmp_path, environment, *words(ONE_WORKER, total=100_000)) as job:
+        job.wait_until(lambda: job.step() >= 20)
+        second = fairway("train", *words(ONE_WORKER, total=100_000))
+        assert job.process.poll() is None
+    assert second.returncode == 1, second.stderr
+    assert "another process is at work (train) in mnist/model" in second.stderr
+
+
+CHIEF, WORKER = Task("chief", 0), Task("worker", 0)
+Start = Callable[..., AbstractContextManager[subprocess.Popen[str]]]
+
+
+@pytest.fixture
+def start(tmp_path: Path, environment: dict[str, str]) -> Start:
+    """Start one task of a chief and a worker, as an operator does; in the end it is gone."""
+    addresses = free_addresses([CHIEF, WORKER])
+
+    @contextmanager
+    def start(
+        task: Task, *more: str, home: str = "shared", steps: int = 60
+    ) -> Iterator[subprocess.Popen[str]]:
+        (tmp_path / home).mkdir(exist_ok=True)
+        process = subprocess.Popen(
+            [*TOGETHER, *LINEAR, "--train-steps", str(steps), *more],
+            cwd=tmp_path / home,
+            env=environment | {"TF_CONFIG": tf_config(addresses, task)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        with process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    return start
+
+
+def test_a_disk_that_is_not_shared_is_said_at_once(start: Start) -> None:
+    with start(CHIEF, home="a") as chief, start(WORKER, home="b") as worker:
+        output = [process.communicate(timeout=90)[0] for process in (chief, worker)]
+    assert [chief.returncode, worker.returncode] == [2, 2], output
+    for each in output:
+        assert "model_dir mnist/model is not the lead's directory: its files are not seen from here" in each
+    assert "worker 0: model_dir" in output[0]
+
+
+def test_settings_that_differ_are_named(start: Start) -> None:
+    with start(CHIEF, *BATCH) as chief, start(WORKER, "--batch-size", "64") as worker:
+        output = [process.communicate(timeout=90)[0] for process in (chief, worker)]
+    assert [chief.returncode, worker.returncode] == [2, 2], output
+    assert "batch_size is 64 here, but 32 at the lead of the training" in output[1]
+
+
+@pytest.mark.parametrize(("alone", "missing"), [(CHIEF, "worker 0"), (WORKER, "the chief")])
+def test_a_peer_that_never_comes_is_named(start: Start, alone: Task, missing: str) -> None:
+    with start(alone, "--peer-wait-seconds", "3") as process:
+        output = process.communicate(timeout=90)[0]
+    assert process.returncode == 1, output
+    assert f"error: {missing} (127.0.0.1:" in output
+    assert "did not come within 3 s" in output
+
+
+def test_a_worker_told_to_stop_ends_with_143_and_the_chief_saves(tmp_path: Path, start: Start) -> None:
+    with start(CHIEF, steps=100_000) as chief, start(WORKER, steps=100_000) as worker:
+        metrics = tmp_path / "shared" / "mnist" / "model" / "metrics.jsonl"
+        deadline = time.monotonic() + 90
+        while not (metrics.exists() and metrics.read_text()):
+            assert chief.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        worker.send_signal(signal.SIGTERM)
+        output = [process.communicate(timeout=60)[0] for process in (worker, chief)]
+    assert [worker.returncode, chief.returncode] == [143, 138], output
+    assert "another task was told to stop at step" in output[1]
+    assert "a checkpoint is saved" in output[1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "TF_CONFIG"),
+        ("{}", "TF_CONFIG"),
+        ('{"cluster": {"boss": ["a:1"]}, "task": {"type": "boss", "index": 0}}', "boss"),
+        ('{"cluster": {"worker": ["a:1", "b:1"]}, "task": {"type": "worker", "index": 2}}', "worker 2"),
+    ],
+)
+def test_a_malformed_tf_config_is_explained(fairway: Fairway, text: str, message: str) -> None:
+    done = fairway("train", TF_CONFIG=text)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_profile_is_written(tmp_path: Path, fairway: Fairway) -> None:
+    done = fairway("train", *LINEAR, "--train-steps", "100", "--profile")
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "mnist/model/events/plugins/profile").glob("*/*.xplane.pb"))
