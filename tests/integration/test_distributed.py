@@ -9,8 +9,8 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from fairway.net.cluster import Task, tf_config
 from fairway.storage.exports import Version, list_versions
 from fairway.storage.model_dir import CHECKPOINTS
 from tests.conftest import ROOT, Fairway
-from tests.integration.jobs import APART, TOGETHER, Job, running
+from tests.integration.jobs import APART, TOGETHER, Job, read_metrics, running
 from tests.integration.serving.conftest import Server
 from tests.servers.fixtures import use
 from tests.servers.moto import Moto
@@ -184,24 +184,28 @@ def test_a_second_chief_on_the_same_directory_is_refused(
     assert "another process is at work (train) in mnist/model" in second.stderr
 
 
-CHIEF, WORKER = Task("chief", 0), Task("worker", 0)
+CHIEF, WORKER, PS = Task("chief", 0), Task("worker", 0), Task("ps", 0)
 Start = Callable[..., AbstractContextManager[subprocess.Popen[str]]]
 
 
 @pytest.fixture
 def start(tmp_path: Path, environment: dict[str, str]) -> Start:
-    """Start one task of a chief and a worker, as an operator does; in the end it is gone."""
-    addresses = free_addresses([CHIEF, WORKER])
+    """Start one task of a training, as an operator does; in the end it is gone."""
+    addresses = free_addresses([CHIEF, WORKER, PS])
 
     @contextmanager
     def start(
-        task: Task, *more: str, home: str = "shared", steps: int = 60
+        task: Task,
+        *more: str,
+        tasks: Sequence[Task] = (CHIEF, WORKER),
+        home: str = "shared",
+        steps: int = 60,
     ) -> Iterator[subprocess.Popen[str]]:
         (tmp_path / home).mkdir(exist_ok=True)
         process = subprocess.Popen(
             [*TOGETHER, *LINEAR, "--train-steps", str(steps), *more],
             cwd=tmp_path / home,
-            env=environment | {"TF_CONFIG": tf_config(addresses, task)},
+            env=environment | {"TF_CONFIG": tf_config({each: addresses[each] for each in tasks}, task)},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -240,19 +244,27 @@ def test_a_peer_that_never_comes_is_named(start: Start, alone: Task, missing: st
     assert "did not come within 3 s" in output
 
 
-def test_a_worker_told_to_stop_ends_with_143_and_the_chief_saves(tmp_path: Path, start: Start) -> None:
-    with start(CHIEF, steps=100_000) as chief, start(WORKER, steps=100_000) as worker:
-        metrics = tmp_path / "shared" / "mnist" / "model" / "metrics.jsonl"
+@pytest.mark.parametrize("told", [WORKER, PS])
+def test_a_task_told_to_stop_ends_with_143_and_the_chief_is_to_be_started_again(
+    tmp_path: Path, start: Start, told: Task
+) -> None:
+    tasks = (CHIEF, WORKER) if told == WORKER else (CHIEF, WORKER, PS)
+    with ExitStack() as stack:
+        processes = {task: stack.enter_context(start(task, tasks=tasks, steps=100_000)) for task in tasks}
         deadline = time.monotonic() + 90
-        while not (metrics.exists() and metrics.read_text()):
-            assert chief.poll() is None
+        while not read_metrics(tmp_path / "shared" / "mnist" / "model"):
+            assert processes[CHIEF].poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        worker.send_signal(signal.SIGTERM)
-        output = [process.communicate(timeout=60)[0] for process in (worker, chief)]
-    assert [worker.returncode, chief.returncode] == [143, 138], output
-    assert "another task was told to stop at step" in output[1]
-    assert "a checkpoint is saved" in output[1]
+        processes[told].send_signal(signal.SIGTERM)
+        output = {task: processes[task].communicate(timeout=60)[0] for task in (told, CHIEF)}
+        assert [processes[told].returncode, processes[CHIEF].returncode] == [143, 138], output
+    assert "stopped by SIGTERM" in output[told]
+    if told == WORKER:  # all stop in step
+        assert "another task was told to stop at step" in output[CHIEF]
+        assert "a checkpoint is saved" in output[CHIEF]
+    else:  # what it held is gone
+        assert "lost ps 0 (it was told to stop (SIGTERM))" in output[CHIEF]
 
 
 @pytest.mark.parametrize(

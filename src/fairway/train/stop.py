@@ -29,9 +29,15 @@ class StopSignal:
         }
         return self
 
+    def renew(self) -> None:
+        """Take the signals again from whoever has taken them since, as TensorFlow does when tasks connect."""
+        for signum in self._before if self.signum is None else ():
+            signal.signal(signum, self._note)
+
     def __exit__(self, *_: object) -> None:
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
+        self._before.clear()
 
     def check(self) -> None:
         """Raise a `StoppedError` if a signal came while nothing was trained."""

@@ -33,6 +33,7 @@ class Synchronous:
         self, workload: Workload, settings: TrainSettings, split: Split, stop: StopSignal, cluster: Cluster
     ) -> None:
         self._strategy = _connect(cluster)
+        stop.renew()  # TensorFlow watches for SIGTERM itself now, and would keep it
         self._is_lead = cluster.is_lead
         rank = cluster.workers.index(cluster.this)
         self._loop = Single(workload, settings, split, stop, rank=rank, mean=self._mean)
