@@ -49,6 +49,24 @@ def test_curve_skips_what_is_half_written_and_takes_the_later_of_two(tmp_path: P
     assert curve.test == {"step": 30, "loss": 0.03, "accuracy": 0.99}
 
 
+def test_what_happened_to_tasks_is_no_part_of_the_curve(tmp_path: Path) -> None:
+    lost = {"event": "lost", "task": "worker 1", "reason": "its connection ended"}
+    by_task = {"loss": 0.5, "accuracy": 0.8, "by_task": {"worker 0": 12.5, "worker 1": 11.0}}
+    entries = [
+        by_task | {"step": 20},
+        lost | {"step": 20},
+        {"step": 20, "checkpoint_s": 0.1},
+        by_task | {"step": 40},
+    ]
+    lines = [json.dumps(entry | {"time": 1000 + number}) for number, entry in enumerate(entries)]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")
+    curve = read_curve(Files(str(tmp_path)), "metrics.jsonl")
+    assert curve is not None
+    assert curve.steps == [20, 40]
+    assert curve.loss == [0.5, 0.5]
+    assert curve.gap_s == 3
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"\xff\xfe\x00", b'{"step": 1}\n', b'{"time": 1, "step": 1, "loss": NaN, "accuracy": 1}\n'],
