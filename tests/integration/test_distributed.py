@@ -20,7 +20,7 @@ import pytest
 from fairway.local.cluster import free_addresses
 from fairway.net.cluster import Task, tf_config
 from fairway.storage.exports import Version, list_versions
-from fairway.storage.model_dir import CHECKPOINTS
+from fairway.storage.model_dir import CHECKPOINTS, checkpoint_name
 from tests.conftest import ROOT, Fairway
 from tests.integration.jobs import APART, TOGETHER, Job, read_metrics, running
 from tests.integration.serving.conftest import Server
@@ -182,6 +182,33 @@ def test_a_second_chief_on_the_same_directory_is_refused(
         assert job.process.poll() is None
     assert second.returncode == 1, second.stderr
     assert "another process is at work (train) in mnist/model" in second.stderr
+
+
+def test_more_tasks_train_on_and_export_again_what_was_lost(tmp_path: Path, fairway: Fairway) -> None:
+    done = fairway("train", *LINEAR, "--train-steps", "40")
+    assert done.returncode == 0, done.stderr
+    exports = tmp_path / "mnist" / "export"
+    for resumed, versions in ((40, 2), (None, 1)):
+        done = fairway("train", *LINEAR, *ONE_WORKER)
+        assert done.returncode == 0, done.stderr
+        assert "worker 0 │ the training is done\n" in done.stderr
+        assert ("resuming at step 40 of" in done.stderr) == (resumed == 40)
+        assert len(list_versions(exports)) == versions
+        shutil.rmtree(exports)  # as if the lead had been killed before it exported
+
+
+def test_ctrl_c_of_an_asynchronous_job_loses_nothing(tmp_path: Path, environment: dict[str, str]) -> None:
+    with running(tmp_path, environment, *words((*ONE_WORKER, "--ps", "1"), total=100_000)) as job:
+        job.wait_until(lambda: job.step() >= 50)
+        job.process.send_signal(signal.SIGINT)
+        assert job.wait(60) == 130, job.output
+    stopped = int(job.output.split("error: stopped by SIGINT at step ")[-1].split()[0])
+    assert (
+        f"chief    │ error: stopped by SIGTERM at step {stopped} of 100000; a checkpoint is saved"
+        in job.output
+    )
+    assert (tmp_path / "mnist" / "model" / CHECKPOINTS / f"{checkpoint_name(stopped)}.index").is_file()
+    assert job.step() == stopped
 
 
 CHIEF, WORKER, PS = Task("chief", 0), Task("worker", 0), Task("ps", 0)

@@ -220,7 +220,7 @@ async def run_parts(parts: Sequence[Part], control: tuple[str, int] | None) -> s
         if lead.done():
             await _until_ended(others, stopping)
     finally:
-        await supervisor.stop()
+        await supervisor.stop(first=parts[0].name)
         stopping.cancel()
         watching.cancel()
         await asyncio.gather(stopping, watching, return_exceptions=True)

@@ -21,6 +21,8 @@ STOP_TIMEOUT_S = 15.0
 RESTARTS = 5
 """Crashes in a row, each within `STABLE_S`, after which a part is given up."""
 STABLE_S = 30.0
+FIRST_S = 12.0
+"""How long a part that the others wait for may take to end; a training that cannot save by then gives up."""
 FIRST_DELAY_S = 0.5
 EXPLAINED = range(1, RETRYABLE)
 """Exit codes of an error that the part has explained; a restart would only repeat it."""
@@ -103,18 +105,28 @@ class Supervisor:
         self._tasks.append(task)
         return task
 
-    async def stop(self) -> None:
-        """End all parts: SIGTERM, and SIGKILL for what is still there after a while."""
+    async def stop(self, first: str | None = None) -> None:
+        """End all parts: SIGTERM, and SIGKILL for what is still there after a while.
+
+        Args:
+            first: The part that needs the others to end well; they are told once it has ended, or does not.
+        """
         self._stopping.set()
-        for process in self._running.values():
-            with suppress(ProcessLookupError):
-                process.terminate()
+        if first in self._running:
+            self._terminate(first)
+            await asyncio.wait([task for task in self._tasks if task.get_name() == first], timeout=FIRST_S)
+        self._terminate(*self._running)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT_S)
         for name in self._running:
             log.warning("%s does not end; killing it", name)
         self.kill(*self._running)
         await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _terminate(self, *names: str) -> None:
+        for name in names:
+            with suppress(ProcessLookupError):
+                self._running[name].terminate()
 
     def kill(self, *names: str) -> None:
         """Kill parts that hang, with all their processes; they are restarted like those that crashed."""

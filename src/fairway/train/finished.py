@@ -6,11 +6,14 @@ import json
 import logging
 
 from fairway.config import TrainSettings
-from fairway.errors import StorageError
+from fairway.errors import DataError, StorageError
+from fairway.net.cluster import Cluster
 from fairway.storage.exports import Version, list_versions
 from fairway.storage.model_dir import CONFIG
 from fairway.storage.stores.store import read_if_there
 from fairway.storage.stores.uri import open_store
+from fairway.train.resolve import resolve
+from fairway.workloads.base import Workload
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +31,7 @@ def exported_version(export_dir: str, run: str, total: int) -> Version | None:
     return None
 
 
-def is_finished(settings: TrainSettings) -> bool:
+def is_finished(workload: Workload, settings: TrainSettings, cluster: Cluster) -> bool:
     """Tell a task other than the lead that the run of the model directory is exported: nothing is left to do.
 
     What cannot be read is not finished: the task then waits for its lead.
@@ -39,7 +42,11 @@ def is_finished(settings: TrainSettings) -> bool:
             return False
         config = json.loads(content)
         total = settings.train_steps or config["train_steps"]
-        return exported_version(settings.export_dir, config["run"], total) is not None
-    except (StorageError, KeyError, TypeError, ValueError):
+        if exported_version(settings.export_dir, config["run"], total) is None:
+            return False
+        # The lead may be about to train it further, by the recipe for this number of tasks.
+        wanted = resolve(workload, settings, workload.load(settings), cluster).train_steps
+        return exported_version(settings.export_dir, config["run"], wanted or total) is not None
+    except (StorageError, DataError, KeyError, TypeError, ValueError):
         log.debug("cannot tell whether the training is finished", exc_info=True)
         return False

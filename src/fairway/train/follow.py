@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fairway.config import TrainSettings
-from fairway.errors import PeerError, StoppedError
+from fairway.errors import FairwayError, PeerError, StoppedError, first_line
 from fairway.net.cluster import Cluster
 from fairway.net.control.client import Membership
 from fairway.net.control.messages import FinishedError
@@ -17,7 +17,7 @@ from fairway.train.finished import is_finished
 from fairway.train.guard import Guard
 from fairway.train.libraries import load_tensorflow
 from fairway.train.resolve import share
-from fairway.train.shards import Shard, shard_file, write_shard
+from fairway.train.shards import shard_file, write_shard
 from fairway.train.stop import StopSignal
 from fairway.workloads.base import Dataset, Workload
 
@@ -34,7 +34,7 @@ def follow(workload: Workload, settings: TrainSettings, cluster: Cluster) -> Non
         PeerError: a peer was lost; this task is to be started again.
         StoppedError: SIGINT or SIGTERM came.
     """
-    guard, finished = Guard(), partial(is_finished, settings)
+    guard, finished = Guard(), partial(is_finished, workload, settings, cluster)
     with (
         StopSignal() as stop,
         Membership(
@@ -56,13 +56,13 @@ class _Follower:
     """What both kinds have in common."""
 
     def __init__(self, workload: Workload, settings: TrainSettings, cluster: Cluster) -> None:
-        self._workload, self._settings, self._cluster = workload, settings, cluster
+        self._workload, self._given, self._cluster = workload, settings, cluster
 
-    def _load(self, offer: dict[str, Any]) -> Dataset:
+    def _load(self, settings: TrainSettings, offer: dict[str, Any]) -> Dataset:
         """Return this task's part of the data, which must be the lead's."""
-        dataset = self._workload.load(self._settings)
+        dataset = self._workload.load(settings)
         check_data(dataset, offer)
-        return share(self._settings, dataset, self._cluster)
+        return share(settings, dataset, self._cluster)
 
 
 class _InStep(_Follower):
@@ -75,8 +75,8 @@ class _InStep(_Follower):
         membership.wait(stop.check)
 
     def _prepare(self, offer: dict[str, Any]) -> dict[str, Any]:
-        self._settings = agree(self._settings, offer)
-        self._dataset = self._load(offer)
+        self._settings = agree(self._given, offer)
+        self._dataset = self._load(self._settings, offer)
         load_tensorflow(is_alone=False)
         return {}
 
@@ -104,7 +104,6 @@ class _OnDemand(_Follower):
     def __init__(self, workload: Workload, settings: TrainSettings, cluster: Cluster) -> None:
         super().__init__(workload, settings, cluster)
         self._server: Any = None
-        self._shard: Shard | None = None
 
     def take_part(self, membership: Membership, stop: StopSignal, guard: Guard) -> None:
         address = self._cluster.addresses[self._cluster.this]
@@ -120,19 +119,30 @@ class _OnDemand(_Follower):
                     return
 
     def _prepare(self, offer: dict[str, Any], path: Path) -> dict[str, Any]:
-        settings = agree(self._settings, offer)
+        settings = agree(self._given, offer)
+        shard = None
+        if self._cluster.this.role == "worker":  # anew each time: another lead may have other data
+            shard = write_shard(self._load(settings, offer).train, path)
         if self._server is None:
-            self._settings = settings
-            if self._cluster.this.role == "worker":
-                self._shard = write_shard(self._load(offer).train, path)
             self._server = _serve(self._cluster)
-        return {"shard": self._shard}
+        return {"shard": shard}
 
 
 def _serve(cluster: Cluster) -> Any:
-    """Start a TensorFlow server and return it. It listens on every interface: TensorFlow has no choice."""
+    """Start a TensorFlow server and return it. It listens on every interface: TensorFlow has no choice.
+
+    Raises:
+        FairwayError: it cannot listen.
+    """
     load_tensorflow(is_alone=False)
     import tensorflow as tf
 
     job, index = cluster.job
-    return tf.distribute.Server(tf.train.ClusterSpec(cluster.spec), job_name=job, task_index=index)
+    try:
+        return tf.distribute.Server(tf.train.ClusterSpec(cluster.spec), job_name=job, task_index=index)
+    except tf.errors.OpError as err:
+        address = cluster.addresses[cluster.this]
+        raise FairwayError(
+            f"TensorFlow's server does not start on {address}: {first_line(err)}",
+            hint="If another process has the port, name another in every task's TF_CONFIG.",
+        ) from err

@@ -92,6 +92,18 @@ class Guard:
         finally:
             self._is_watching = False
 
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Do not end the process in this block of the watched one: it needs no peer, and takes its time."""
+        was_watching, self._is_watching = self._is_watching, False
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._is_watching = was_watching
+                if self._final:
+                    self._end_in(GRACE_S, self._final)
+
     def _noted(self) -> FairwayError | None:
         with self._lock:
             return self._final or next((err for err, _ in self._missed.values()), None)

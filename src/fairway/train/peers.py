@@ -84,6 +84,10 @@ class Peers:
         """Watch over a block that needs the peers, see `Guard.watch`; alone there is nobody to lose."""
         return self._guard.watch() if self._control else nullcontext()
 
+    def pause(self) -> AbstractContextManager[None]:
+        """Leave a block of the watched one alone, see `Guard.pause`."""
+        return self._guard.pause()
+
     def record_with(self, record: Callable[[str, str, str], None]) -> None:
         """From now on record what happens with a function of event, task and reason."""
         self._record = record
@@ -105,24 +109,24 @@ class Peers:
 
     def _lose(self, task: Task, reason: str, is_silent: bool) -> None:
         goes_on = self._goes_on_without(task)
-        log.warning("lost %s (%s)%s", task, reason, "; the others go on" if goes_on else "")
-        self._record("lost", str(task), reason)
+        log.warning("lost %s (%s)%s", task, reason, "; the others go on" if goes_on and not is_silent else "")
         if not goes_on:
             self._guard.lose(f"{task} ({reason})")
         elif is_silent:
             self._guard.miss(str(task), f"{task} ({reason})", RETURN_S)
         elif not self._workers_present():
             self._guard.miss(ALL_WORKERS, f"{ALL_WORKERS}, the last one {task} ({reason})", self._wait_s)
+        self._record("lost", str(task), reason)  # last: a full disk must not hide the loss
 
     def _welcome(self, task: Task) -> None:
         log.info("%s is back", task)
-        self._record("back", str(task), "")
         for peer in (str(task), ALL_WORKERS):
             self._guard.welcome(peer)
+        self._record("back", str(task), "")
 
     def _give_up(self, task: Task, err: FailedPeerError) -> None:
-        self._record("failed", str(task), err.message)
         self._guard.fail(err)
+        self._record("failed", str(task), err.message)
 
     def _goes_on_without(self, task: Task) -> bool:
         return self._cluster is not None and self._cluster.mode == "asynchronous" and task.role == "worker"

@@ -103,9 +103,10 @@ def _train(
 
         with stop:
             members = peers.assemble(stop.check)
-        stop.on_stop = peers.limit_stop
-        strategy = choose_strategy(workload, settings, dataset, stop, cluster, members)
-        return Session(workload, settings, dataset, strategy, workspace, peers, stop).run(run)
+            stop.on_stop = peers.limit_stop
+            with peers.watch():
+                strategy = choose_strategy(workload, settings, dataset, stop, cluster, members)
+            return Session(workload, settings, dataset, strategy, workspace, peers, stop).run(run)
 
 
 def _delete_older(export_dir: str, keep: int) -> None:

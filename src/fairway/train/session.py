@@ -69,10 +69,11 @@ class Session:
         self._announce(step)
         with Records(self._workspace.model_dir, step) as records:
             self._peers.record_with(records.add_event)
-            if step < self._total:
-                with self._stop, self._peers.watch():
-                    self._strategy.spread()
+            with self._peers.watch():
+                self._strategy.spread()  # the others wait for it, also when nothing is left to train
+                if step < self._total:
                     self._train(step, records)
+            self._stop.close()  # an export is whole or not there: a signal may end it at once
             return self._finish(max(step, self._total), run, records)
 
     def _announce(self, step: int) -> None:
@@ -133,7 +134,8 @@ class Session:
     def _save(self, step: int, records: Records) -> None:
         started = time.monotonic()
         self._strategy.gather()
-        self._checkpoints.save(step)
+        with self._peers.pause():
+            self._checkpoints.save(step)
         records.add_checkpoint(step, time.monotonic() - started)
         self._workspace.check()
 

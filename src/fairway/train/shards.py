@@ -6,19 +6,22 @@ come with them. A record is the pixels of an image, uint8, then its label, int32
 
 from __future__ import annotations
 
+import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from fairway.config import cache_dir
-from fairway.storage.files import ABANDONED_S, make_directory, storage_errors
+from fairway.storage.files import make_directory, storage_errors
 from fairway.workloads.base import Split
 
 LABEL_BYTES = 4
+FRESH_S = 60.0
+"""Younger files are left alone: their task may be about to lock them."""
 
 
 class Shard(NamedTuple):
@@ -36,15 +39,31 @@ def shard_file(address: str) -> Iterator[Path]:
 
     Args:
         address: The task's, which no other training on this machine has at the same time.
+
+    Raises:
+        StorageError: the cache cannot be written to.
     """
     directory = cache_dir() / "shards"
     make_directory(directory)
-    for left in directory.iterdir():  # by a kill
-        if time.time() - left.stat().st_mtime > ABANDONED_S:
-            left.unlink(missing_ok=True)
     path = directory / address.replace("/", "_")
-    yield path
-    path.unlink(missing_ok=True)
+    with storage_errors("write", path):
+        _clear(directory)
+        held = path.open("ab")
+    with held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        try:
+            yield path
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _clear(directory: Path) -> None:
+    """Remove what killed tasks have left: nobody holds it."""
+    for left in directory.iterdir():
+        with suppress(FileNotFoundError, BlockingIOError), left.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - left.stat().st_mtime > FRESH_S:
+                left.unlink(missing_ok=True)
 
 
 def write_shard(split: Split, path: Path) -> Shard:

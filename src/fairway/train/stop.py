@@ -35,6 +35,10 @@ class StopSignal:
             signal.signal(signum, self._note)
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the signals to what they did before."""
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         self._before.clear()

@@ -165,6 +165,32 @@ def test_part_that_crashes_on_and_on_is_given_up() -> None:
         asyncio.run(main())
 
 
+def test_a_part_that_needs_the_others_ends_before_them(capfd: pytest.CaptureFixture[str]) -> None:
+    code = """
+import signal, time
+def end(*_):
+    time.sleep({seconds})
+    print('ends', flush=True)
+    raise SystemExit
+signal.signal(signal.SIGTERM, end)
+print('ready', flush=True)
+time.sleep(60)
+"""
+
+    async def main() -> None:
+        parts = Supervisor(width=4)
+        for name, seconds in (("lead", 0.5), ("other", 0)):
+            parts.start(Part(name, python(code.format(seconds=seconds))))
+        ready = ""
+        while ready.count("ready") < 2:
+            await asyncio.sleep(0.01)
+            ready += capfd.readouterr().err
+        await parts.stop(first="lead")
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+    assert capfd.readouterr().err == "lead │ ends\nother │ ends\n"
+
+
 def test_stop_ends_all_and_passes_on_last_words(capfd: pytest.CaptureFixture[str]) -> None:
     before = psutil.Process().children(recursive=True)
     code = """

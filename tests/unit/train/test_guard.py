@@ -94,3 +94,22 @@ with guard.watch():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
     assert done.returncode == PeerError.exit_code, done.stderr
     assert "error: lost worker 0" in done.stderr
+
+
+def test_a_checkpoint_is_not_cut_short_by_a_lost_peer_but_what_comes_after_is() -> None:
+    program = """
+import time
+from fairway.errors import PeerError
+from fairway.train import guard
+guard.GRACE_S = 0.1
+guard = guard.Guard()
+with guard.watch():
+    with guard.pause():
+        guard.fail(PeerError('lost worker 0'), 0.1)
+        time.sleep(0.5)
+        print("saved", flush=True)
+    time.sleep(60)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    assert done.stdout == "saved\n"
+    assert done.returncode == PeerError.exit_code, done.stderr

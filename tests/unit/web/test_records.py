@@ -50,13 +50,12 @@ def test_curve_skips_what_is_half_written_and_takes_the_later_of_two(tmp_path: P
 
 
 def test_what_happened_to_tasks_is_no_part_of_the_curve(tmp_path: Path) -> None:
-    lost = {"event": "lost", "task": "worker 1", "reason": "its connection ended"}
-    by_task = {"loss": 0.5, "accuracy": 0.8, "by_task": {"worker 0": 12.5, "worker 1": 11.0}}
-    entries = [
-        by_task | {"step": 20},
-        lost | {"step": 20},
+    by_task = {"worker 0": 12.5, "worker 1": 11.0}
+    entries: list[dict[str, Any]] = [
+        {"step": 20, "loss": 0.5, "accuracy": 0.8, "by_task": by_task},
+        {"step": 20, "event": "lost", "task": "worker 1", "reason": "its connection ended"},
         {"step": 20, "checkpoint_s": 0.1},
-        by_task | {"step": 40},
+        {"step": 40, "loss": 0.5, "accuracy": 0.8, "by_task": by_task},
     ]
     lines = [json.dumps(entry | {"time": 1000 + number}) for number, entry in enumerate(entries)]
     (tmp_path / "metrics.jsonl").write_text("\n".join(lines) + "\n")

@@ -188,7 +188,7 @@ class _Patience:
         self._timeout_s = timeout_s
         self._is_finished = is_finished
         self._deadline = time.monotonic() + timeout_s
-        self._ask_at = time.monotonic()
+        self._ask_at = time.monotonic() + IS_FINISHED_S  # a lead that starts just now changes the answer
         self._retry_s = FIRST_RETRY_S
         self._notice = Notice()
 

@@ -279,6 +279,7 @@ class Control:
     def _give_up(self, task: Task, err: FailedPeerError) -> None:
         del self._peers[task]
         if self._started:
+            self._tell(encode_failure(err))
             self._background.call(partial(self._on_failed, task, err))
         else:
             self._failure = err

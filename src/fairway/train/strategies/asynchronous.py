@@ -88,21 +88,22 @@ class Asynchronous:
             count, result = sent.popleft()
             tally.add(count, *result.fetch().tolist())
             done += count
-            if self._stop.signum is not None:
+            if stopping := self._stop.signum is not None:
                 goes.clear()
-            if done // CHUNK > reported // CHUNK or not (goes or sent):
+            is_idle = not (goes or sent)  # until then workers change the weights
+            if done // CHUNK > reported // CHUNK or is_idle:
                 self.state.step.assign(done)
-                yield self._report(done, done - reported, tally)
+                yield self._report(done, done - reported, tally, is_stopping=stopping and is_idle)
                 reported, tally = done, _Tally()
 
-    def _report(self, done: int, steps: int, tally: _Tally) -> Progressed:
+    def _report(self, done: int, steps: int, tally: _Tally, *, is_stopping: bool) -> Progressed:
         return Progressed(
             done,
             steps,
             tally.loss / steps,
             tally.accuracy / steps,
             float(self._step.learning_rate(tf.constant(done - 1))),
-            is_stopping=self._stop.signum is not None,
+            is_stopping=is_stopping,
             by_task={self._names[worker]: count for worker, count in sorted(tally.by_worker.items())},
         )
 

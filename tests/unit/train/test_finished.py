@@ -1,0 +1,61 @@
+"""Whether a task that finds nobody there has nothing left to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fairway.config import TrainSettings
+from fairway.errors import DataError
+from fairway.net.cluster import Cluster, Task
+from fairway.storage.manifest import MANIFEST
+from fairway.storage.model_dir import write_config
+from fairway.train.finished import is_finished
+from fairway.workloads.base import Dataset, Split
+from fairway.workloads.mnist.workload import Mnist
+from tests.manifests import make_version
+
+WORKER = Task("worker", 0)
+CLUSTER = Cluster({Task("chief", 0): "10.0.0.1:2000", WORKER: "10.0.0.1:2002"}, WORKER)
+RECIPE = 234
+"""Steps of two tasks in step on 60,000 images, batches of 128."""
+
+
+class Workload(Mnist):
+    """With as many images as MNIST, all of them black."""
+
+    def load(self, settings: TrainSettings) -> Dataset:
+        if settings.data_dir == "damaged":
+            raise DataError("damaged")
+        split = Split(np.zeros((60_000, 1, 1), np.uint8), np.zeros(60_000, np.int64), "black")
+        return Dataset("mnist", "made for this", {}, split, split)
+
+
+@pytest.mark.parametrize(
+    ("exported", "given", "finished"),
+    [
+        (RECIPE, {}, True),
+        (RECIPE, {"train_steps": RECIPE}, True),
+        (RECIPE, {"train_steps": RECIPE + 1}, False),
+        (50, {}, False),
+        (50, {"train_steps": 50}, True),
+        (RECIPE, {"data_dir": "damaged"}, False),
+        (None, {}, False),
+    ],
+)
+def test_an_export_counts_that_has_all_the_steps_of_this_job(
+    tmp_path: Path, exported: int | None, given: dict[str, Any], finished: bool
+) -> None:
+    model_dir, export_dir = tmp_path / "model", tmp_path / "export"
+    settings = TrainSettings(model_dir=str(model_dir), export_dir=str(export_dir), **given)
+    assert not is_finished(Workload(), settings, CLUSTER)
+    model_dir.mkdir()
+    write_config(model_dir, {"run": "r1", "train_steps": exported or RECIPE})
+    if exported:
+        manifest = make_version(export_dir, 1).path / MANIFEST
+        manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"step": exported}))
+    assert is_finished(Workload(), settings, CLUSTER) == finished
