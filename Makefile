@@ -17,7 +17,7 @@ up: setup  ## The whole story: train, serve, TensorBoard and web UI.
 	$(BIN)/fairway up
 
 test: .venv/.ready-dev browser  ## All tests but the slow ones, in about eleven minutes.
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: .venv/.ready-dev  ## The tests that take long: dead endpoints, many kills, long lists.
 	$(BIN)/pytest -m slow
