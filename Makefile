@@ -16,7 +16,7 @@ setup: .venv/.ready  ## Make .venv with fairway in it, ready to run.
 up: setup  ## The whole story: train, serve, TensorBoard and web UI.
 	$(BIN)/fairway up
 
-test: .venv/.ready-dev browser  ## All tests but the slow ones, in about eleven minutes.
+test: .venv/.ready-dev browser  ## All tests but the slow ones, in about MINUTES minutes.
 	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: .venv/.ready-dev  ## The tests that take long: dead endpoints, many kills, long lists.
@@ -32,7 +32,7 @@ format: .venv/.ready-dev  ## Format the code.
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: .venv/.ready-dev  ## Measure what the README states; takes about 25 minutes.
+bench: .venv/.ready-dev  ## Measure what the README states; takes about 45 minutes.
 	$(BIN)/python -m bench
 
 screenshots: .venv/.ready-dev browser  ## Take the pictures under docs/images anew.

@@ -49,7 +49,13 @@ def kill_each(job: Job, mode: str, rng: random.Random) -> None:
         step = min(job.step() + rng.randrange(20, 200), TOTAL - 300)
         job.wait_until(lambda step=step: job.step() >= step)  # type: ignore[misc]
         time.sleep(rng.random() / 5)
-        job.wait_for_progress(since=job.signal(victim))
+        starts = len(job.resumed())
+        killed = job.signal(victim)
+        if mode == "asynchronous" and victim.startswith("worker"):
+            job.wait_for_step_of(victim, since=killed)
+        else:
+            job.wait_until(lambda starts=starts: len(job.resumed()) > starts)  # type: ignore[misc]
+            job.wait_for_progress(since=time.time())
 
 
 def check(job: Job, mode: str, export_dir: str | Path) -> Version:
@@ -162,9 +168,10 @@ def test_a_corrupt_newest_checkpoint_is_passed_over(
     tmp_path: Path, environment: dict[str, str], fairway: Fairway
 ) -> None:
     with running(tmp_path, environment, *words((*ONE_WORKER, "--ps", "1"))) as job:
-        job.wait_until(lambda: job.step() >= 3 * INTERVAL)
-    checkpoints = tmp_path / "mnist" / "model" / CHECKPOINTS
-    data = max(checkpoints.glob("*.data-*"))
+        checkpoints = tmp_path / "mnist" / "model" / CHECKPOINTS
+        job.wait_until(lambda: (checkpoints / f"{checkpoint_name(3 * INTERVAL)}.index").exists())
+    newest = max(checkpoints.glob("*.index"))  # which is written last
+    (data,) = checkpoints.glob(f"{newest.stem}.data-*")
     data.write_bytes(data.read_bytes()[:1000] + os.urandom(data.stat().st_size - 1000))
     done = fairway("train", *words((*ONE_WORKER, "--ps", "1")))
     assert done.returncode == 0, done.stderr

@@ -115,7 +115,8 @@ class Supervisor:
         if first in self._running:
             self._terminate(first)
             await asyncio.wait([task for task in self._tasks if task.get_name() == first], timeout=FIRST_S)
-        self._terminate(*self._running)
+        # A second signal would end the first part in the middle of what it saves.
+        self._terminate(*(name for name in self._running if name != first))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=STOP_TIMEOUT_S)
         for name in self._running:

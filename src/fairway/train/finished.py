@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from functools import cached_property
 
 from fairway.config import TrainSettings
 from fairway.errors import DataError, StorageError
@@ -31,22 +32,43 @@ def exported_version(export_dir: str, run: str, total: int) -> Version | None:
     return None
 
 
-def is_finished(workload: Workload, settings: TrainSettings, cluster: Cluster) -> bool:
-    """Tell a task other than the lead that the run of the model directory is exported: nothing is left to do.
+class Finished:
+    """Tells a task other than the lead whether its training is exported: then nothing is left to do.
 
-    What cannot be read is not finished: the task then waits for its lead.
+    Args:
+        workload: What is trained.
+        settings: This task's, as the user gave them.
+        cluster: The tasks.
     """
-    try:
-        content = read_if_there(open_store(settings.model_dir), CONFIG)
-        if content is None:
+
+    def __init__(self, workload: Workload, settings: TrainSettings, cluster: Cluster) -> None:
+        self._workload, self._settings, self._cluster = workload, settings, cluster
+
+    def __call__(self, is_last_question: bool) -> bool:
+        """Look into the directories; what cannot be read is not finished: the task then waits for its lead.
+
+        Args:
+            is_last_question: The lead does not come any more. Until then it may be about to train on, with
+                more steps than those of the run that is exported.
+        """
+        try:
+            content = read_if_there(open_store(self._settings.model_dir), CONFIG)
+            config = {} if content is None else json.loads(content)
+            return bool(config) and self._is_exported(config["run"], config["train_steps"], is_last_question)
+        except (StorageError, DataError, KeyError, TypeError, ValueError):
+            log.debug("cannot tell whether the training is finished", exc_info=True)
             return False
-        config = json.loads(content)
-        total = settings.train_steps or config["train_steps"]
-        if exported_version(settings.export_dir, config["run"], total) is None:
+
+    def _is_exported(self, run: str, total: int, is_last_question: bool) -> bool:
+        directory, given = self._settings.export_dir, self._settings.train_steps
+        if exported_version(directory, run, given or total) is None:
             return False
-        # The lead may be about to train it further, by the recipe for this number of tasks.
-        wanted = resolve(workload, settings, workload.load(settings), cluster).train_steps
-        return exported_version(settings.export_dir, config["run"], wanted or total) is not None
-    except (StorageError, DataError, KeyError, TypeError, ValueError):
-        log.debug("cannot tell whether the training is finished", exc_info=True)
-        return False
+        return is_last_question or exported_version(directory, run, self._total) is not None
+
+    @cached_property
+    def _total(self) -> int:
+        """The steps of this job, as its lead resolves them from the settings of this task."""
+        if self._settings.train_steps:
+            return self._settings.train_steps
+        dataset = self._workload.load(self._settings)
+        return resolve(self._workload, self._settings, dataset, self._cluster).train_steps or 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from fairway.net.cluster import Cluster
 from fairway.net.control.client import Membership
 from fairway.net.control.messages import FinishedError
 from fairway.train.agreement import agree, check_data
-from fairway.train.finished import is_finished
+from fairway.train.finished import Finished
 from fairway.train.guard import Guard
 from fairway.train.libraries import load_tensorflow
 from fairway.train.resolve import share
@@ -34,7 +35,7 @@ def follow(workload: Workload, settings: TrainSettings, cluster: Cluster) -> Non
         PeerError: a peer was lost; this task is to be started again.
         StoppedError: SIGINT or SIGTERM came.
     """
-    guard, finished = Guard(), partial(is_finished, workload, settings, cluster)
+    guard, finished = Guard(), Finished(workload, settings, cluster)
     with (
         StopSignal() as stop,
         Membership(
@@ -104,11 +105,11 @@ class _OnDemand(_Follower):
     def __init__(self, workload: Workload, settings: TrainSettings, cluster: Cluster) -> None:
         super().__init__(workload, settings, cluster)
         self._server: Any = None
+        self._path: Path | None = None
 
     def take_part(self, membership: Membership, stop: StopSignal, guard: Guard) -> None:
-        address = self._cluster.addresses[self._cluster.this]
-        with shard_file(address) as path:
-            prepare = partial(self._prepare, path=path)
+        with ExitStack() as stack:
+            prepare = partial(self._prepare, stack=stack)
             while True:
                 membership.enlist({}, prepare, stop.check)
                 try:
@@ -118,11 +119,13 @@ class _OnDemand(_Follower):
                 else:
                     return
 
-    def _prepare(self, offer: dict[str, Any], path: Path) -> dict[str, Any]:
+    def _prepare(self, offer: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
         settings = agree(self._given, offer)
         shard = None
         if self._cluster.this.role == "worker":  # anew each time: another lead may have other data
-            shard = write_shard(self._load(settings, offer).train, path)
+            if self._path is None:
+                self._path = stack.enter_context(shard_file(self._cluster.addresses[self._cluster.this]))
+            shard = write_shard(self._load(settings, offer).train, self._path)
         if self._server is None:
             self._server = _serve(self._cluster)
         return {"shard": shard}

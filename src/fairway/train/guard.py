@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -29,6 +30,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._final: FairwayError | None = None
+        self._deadline = 0.0
         self._missed: dict[str, tuple[FairwayError, threading.Timer]] = {}
         self._is_noted = threading.Event()
         self._lock = threading.RLock()  # a signal's handler may come while it is held
@@ -47,7 +49,7 @@ class Guard:
         """
         with self._lock:
             if self._final is None:
-                self._final = err
+                self._final, self._deadline = err, time.monotonic() + grace_s
                 self._end_in(grace_s, err)
             self._is_noted.set()
 
@@ -102,7 +104,7 @@ class Guard:
             with self._lock:
                 self._is_watching = was_watching
                 if self._final:
-                    self._end_in(GRACE_S, self._final)
+                    self._end_in(max(GRACE_S, self._deadline - time.monotonic()), self._final)
 
     def _noted(self) -> FairwayError | None:
         with self._lock:

@@ -15,7 +15,7 @@ from fairway.net.control.server import Control
 from fairway.train.guard import Guard
 
 STOP_S = 10.0
-"""How long the steps under way may take after SIGTERM: the launcher kills after 15 s, Kubernetes after 30."""
+"""How long the steps under way may take after SIGTERM: Kubernetes kills after 30 s, the launcher after 27."""
 RETURN_S = 30.0
 """How long a hung worker may take to be killed and come back, before an asynchronous job starts again."""
 ALL_WORKERS = "all workers"

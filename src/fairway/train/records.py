@@ -43,7 +43,7 @@ class Records:
 
     def __init__(self, model_dir: Path, step: int) -> None:
         self._path = model_dir / METRICS
-        self._step, self._lock = step, threading.Lock()
+        self._step, self._lock, self._is_closed = step, threading.Lock(), False
         write_atomic(self._path, _lines_until(self._path, step))
         self._events = {
             name: tf.summary.create_file_writer(str(model_dir / EVENTS / name)) for name in ("train", "test")
@@ -55,8 +55,10 @@ class Records:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._events.values():
-            writer.close()
+        with self._lock:
+            self._is_closed = True
+            for writer in self._events.values():
+                writer.close()
 
     def add_training(self, progressed: Progressed, seconds: float, samples_per_s: float) -> None:
         """Record some training steps that took so many seconds."""
@@ -82,8 +84,10 @@ class Records:
     def add_event(self, event: str, task: str, reason: str) -> None:
         """Record what happened to another task: `lost`, `back` or `failed`; may be called from any thread."""
         self._write({"event": event, "task": task, "reason": reason})
-        with write_errors(self._path.parent), self._events["train"].as_default(self._step):
-            tf.summary.text("tasks", f"{task} {event} {reason}".strip())
+        with self._lock, write_errors(self._path.parent):
+            if not self._is_closed:  # by an error that the event led to
+                with self._events["train"].as_default(self._step):
+                    tf.summary.text("tasks", f"{task} {event} {reason}".strip())
 
     def add_test(self, step: int, evaluation: Evaluation, split: Split, names: tuple[str, ...]) -> None:
         """Record the evaluation of the finished model, with its pictures."""

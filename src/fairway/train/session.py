@@ -66,6 +66,7 @@ class Session:
             PeerError: a task was lost without which it cannot go on.
         """
         step = self._checkpoints.restore()
+        self._stop.check()
         self._announce(step)
         with Records(self._workspace.model_dir, step) as records:
             self._peers.record_with(records.add_event)

@@ -60,7 +60,7 @@ def shard_file(address: str) -> Iterator[Path]:
 def _clear(directory: Path) -> None:
     """Remove what killed tasks have left: nobody holds it."""
     for left in directory.iterdir():
-        with suppress(FileNotFoundError, BlockingIOError), left.open("rb") as file:
+        with suppress(OSError), left.open("r+b") as file:  # in use, gone already, or somebody else's
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - left.stat().st_mtime > FRESH_S:
                 left.unlink(missing_ok=True)

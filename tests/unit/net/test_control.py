@@ -195,7 +195,7 @@ class Follower:
         self.membership = Membership(
             cluster,
             options.pop("timeout_s", DEADLINE_S),
-            options.pop("is_finished", lambda: False),
+            options.pop("is_finished", lambda _: False),
             on_lost=self.lost.append,
             on_failed=self.failed.append,
             **options,
@@ -323,7 +323,7 @@ def test_all_start_with_the_offer_and_the_lead_gets_what_each_says(stage: Stage)
 def test_followers_wait_for_a_lead_that_comes_later(pair: Stage) -> None:
     asked: list[str] = []
 
-    def is_finished() -> bool:
+    def is_finished(is_last_time: bool) -> bool:
         asked.append("whether it is over")
         return False
 
@@ -457,7 +457,7 @@ def test_a_second_connection_of_a_task_replaces_the_first(pair: Stage) -> None:
 
 
 def test_a_finished_training_is_not_waited_for(pair: Stage) -> None:
-    follower = pair.follower(WORKER_0, is_finished=lambda: True)
+    follower = pair.follower(WORKER_0, is_finished=lambda _: True)
     with pytest.raises(FinishedError):
         follower.enlisted()
 
@@ -997,26 +997,26 @@ def test_the_lead_stops_waiting(pair: Stage) -> None:
 
 
 def test_a_follower_stops_looking_for_the_lead(pair: Stage) -> None:
-    with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda: False) as membership:
+    with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda _: False) as membership:
         stops(enlisting(membership), soon())
 
 
 def test_a_follower_stops_waiting_for_an_answer(pair: Stage) -> None:
     with silent() as port:
         pair.addresses[CHIEF] = f"127.0.0.1:{port - 1}"
-        with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda: False) as membership:
+        with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda _: False) as membership:
             stops(enlisting(membership), soon())
 
 
 def test_a_follower_stops_waiting_for_the_start(stage: Stage) -> None:
     lead = stage.lead()
-    with Membership(stage.cluster(WORKER_0), DEADLINE_S, lambda: False) as membership:
+    with Membership(stage.cluster(WORKER_0), DEADLINE_S, lambda _: False) as membership:
         stops(enlisting(membership), lambda: lead.present)
 
 
 def test_a_follower_stops_waiting_for_the_end(pair: Stage) -> None:
     lead = pair.lead()
-    with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda: False) as membership:
+    with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda _: False) as membership:
         enlisted = Call(lambda: membership.enlist({}, lambda offer: {}, go_on))
         lead.wait_for_all(DEADLINE_S, go_on)
         enlisted.result()

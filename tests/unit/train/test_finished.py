@@ -14,7 +14,7 @@ from fairway.errors import DataError
 from fairway.net.cluster import Cluster, Task
 from fairway.storage.manifest import MANIFEST
 from fairway.storage.model_dir import write_config
-from fairway.train.finished import is_finished
+from fairway.train.finished import Finished
 from fairway.workloads.base import Dataset, Split
 from fairway.workloads.mnist.workload import Mnist
 from tests.manifests import make_version
@@ -52,10 +52,12 @@ def test_an_export_counts_that_has_all_the_steps_of_this_job(
 ) -> None:
     model_dir, export_dir = tmp_path / "model", tmp_path / "export"
     settings = TrainSettings(model_dir=str(model_dir), export_dir=str(export_dir), **given)
-    assert not is_finished(Workload(), settings, CLUSTER)
+    assert not Finished(Workload(), settings, CLUSTER)(True)
     model_dir.mkdir()
     write_config(model_dir, {"run": "r1", "train_steps": exported or RECIPE})
     if exported:
         manifest = make_version(export_dir, 1).path / MANIFEST
         manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"step": exported}))
-    assert is_finished(Workload(), settings, CLUSTER) == finished
+    is_finished = Finished(Workload(), settings, CLUSTER)
+    assert is_finished(False) == finished
+    assert is_finished(True) == (exported is not None and exported >= given.get("train_steps", 0))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from fairway.errors import FairwayError
+
 log = logging.getLogger(__name__)
 
 CHECK_S = 0.2
@@ -79,5 +81,7 @@ class Background:
 def _call(callback: Callable[[], None]) -> None:
     try:
         callback()
+    except FairwayError as err:
+        log.warning("%s", err.message)
     except Exception:
         log.exception("a callback of the control channel failed")

@@ -37,7 +37,8 @@ class Membership:
     Args:
         cluster: The cluster.
         timeout_s: Seconds that the lead may be away before the start.
-        is_finished: Whether the training has been exported; asked while the lead is away.
+        is_finished: Whether the training has been exported; asked while the lead is away, and told whether it
+            is the last time.
         on_lost: Is called once, in a thread of its own, when `lost` is no longer None.
         on_failed: Is called likewise when the lead says after the start that the training has failed. Both
             are for a main thread that hangs in a step which a lost task will never complete.
@@ -48,7 +49,7 @@ class Membership:
         self,
         cluster: Cluster,
         timeout_s: float,
-        is_finished: Callable[[], bool],
+        is_finished: Callable[[bool], bool],
         *,
         on_lost: Callable[[str], None] | None = None,
         on_failed: Callable[[FailedPeerError], None] | None = None,
@@ -183,7 +184,7 @@ class Membership:
 class _Patience:
     """How long to go on knocking at the lead's door."""
 
-    def __init__(self, cluster: Cluster, timeout_s: float, is_finished: Callable[[], bool]) -> None:
+    def __init__(self, cluster: Cluster, timeout_s: float, is_finished: Callable[[bool], bool]) -> None:
         self._cluster = cluster
         self._timeout_s = timeout_s
         self._is_finished = is_finished
@@ -208,13 +209,14 @@ class _Patience:
             self._notice.say(lead_name(self._cluster, address=True))
         left_s = self._deadline - time.monotonic()
         if left_s <= 0:
+            self._look_for_result(is_last_time=True)
             raise self._explain()
         pause_s, self._retry_s = min(self._retry_s, left_s), min(self._retry_s * 1.5, LAST_RETRY_S)
         return pause_s
 
-    def _look_for_result(self) -> None:
-        if time.monotonic() >= self._ask_at:
-            if self._is_finished():
+    def _look_for_result(self, *, is_last_time: bool = False) -> None:
+        if is_last_time or time.monotonic() >= self._ask_at:
+            if self._is_finished(is_last_time):
                 raise FinishedError("the training is over")
             self._ask_at = time.monotonic() + IS_FINISHED_S
 

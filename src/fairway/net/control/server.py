@@ -279,7 +279,8 @@ class Control:
     def _give_up(self, task: Task, err: FailedPeerError) -> None:
         del self._peers[task]
         if self._started:
-            self._tell(encode_failure(err))
+            self._ending = encode_failure(err)  # also for who comes from now on
+            self._tell(self._ending)
             self._background.call(partial(self._on_failed, task, err))
         else:
             self._failure = err
