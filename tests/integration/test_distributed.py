@@ -80,8 +80,12 @@ def _environ(task: psutil.Process) -> dict[str, str]:
         return {}
 
 
+# One of each here, the other two and many more rounds in the slow tier: a round takes more than a minute.
+SLOW = {mode: pytest.param(mode, marks=pytest.mark.slow) for mode in MODES}
+
+
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["synchronous", SLOW["asynchronous"]])
 def test_every_task_may_be_killed(tmp_path: Path, environment: dict[str, str], mode: str) -> None:
     rng = random.Random(time.time_ns())
     with running(tmp_path, environment, *words(MODES[mode])) as job:
@@ -95,7 +99,7 @@ def test_every_task_may_be_killed(tmp_path: Path, environment: dict[str, str], m
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["asynchronous", SLOW["synchronous"]])
 def test_every_task_may_be_killed_where_they_share_no_disk(
     tmp_path: Path, environment: dict[str, str], moto: Moto, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
