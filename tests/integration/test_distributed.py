@@ -80,7 +80,7 @@ def _environ(task: psutil.Process) -> dict[str, str]:
         return {}
 
 
-# One of each here, the other two and many more rounds in the slow tier: a round takes more than a minute.
+# A round takes more than a minute: one of each mode here, the others and many more in the slow tier.
 SLOW = {mode: pytest.param(mode, marks=pytest.mark.slow) for mode in MODES}
 
 
@@ -137,7 +137,7 @@ def test_ten_rounds_of_kills(tmp_path: Path, environment: dict[str, str], mode: 
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", ["synchronous", SLOW["asynchronous"]])
 def test_a_worker_that_hangs_is_killed_and_comes_back(
     tmp_path: Path, environment: dict[str, str], mode: str
 ) -> None:
@@ -171,13 +171,13 @@ def test_a_chief_whose_disk_is_full_ends_all_and_loses_nothing(
 def test_a_corrupt_newest_checkpoint_is_passed_over(
     tmp_path: Path, environment: dict[str, str], fairway: Fairway
 ) -> None:
-    with running(tmp_path, environment, *words((*ONE_WORKER, "--ps", "1"))) as job:
+    with running(tmp_path, environment, *words(ONE_WORKER)) as job:
         checkpoints = tmp_path / "mnist" / "model" / CHECKPOINTS
         job.wait_until(lambda: (checkpoints / f"{checkpoint_name(3 * INTERVAL)}.index").exists())
     newest = max(checkpoints.glob("*.index"))  # which is written last
     (data,) = checkpoints.glob(f"{newest.stem}.data-*")
     data.write_bytes(data.read_bytes()[:1000] + os.urandom(data.stat().st_size - 1000))
-    done = fairway("train", *words((*ONE_WORKER, "--ps", "1")))
+    done = fairway("train", *words(ONE_WORKER))
     assert done.returncode == 0, done.stderr
     assert "is damaged and passed over" in done.stderr
     step = int(data.name[5:13])
