@@ -105,6 +105,10 @@ class Job:
         """Return the last step that is recorded."""
         return max((line["step"] for line in self.metrics() if "loss" in line), default=0)
 
+    def starts(self) -> int:
+        """Return how often a lead has begun to train so far."""
+        return len(re.findall(r"training \w+ for \d+ steps of", self.output))
+
     def resumed(self) -> list[int]:
         """Return the steps at which a lead has gone on so far."""
         return [int(step) for step in re.findall(r"resuming at step (\d+) of", self.output)]
