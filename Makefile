@@ -64,7 +64,7 @@ browser: .venv/.ready-dev
 # Pinned and hashed for Python 3.11 to 3.13 on Linux and macOS, without addresses of package indexes.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header --no-annotate -c requirements/constraints.txt
-EXTRAS := --extra train --extra s3 --extra gcs
+EXTRAS := --extra train --extra s3 --extra gcs --extra ksonnet
 lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
 	$(BIN)/python -m pip --quiet install uv
 	$(COMPILE) pyproject.toml $(EXTRAS) --group build -o requirements/train.lock --upgrade

@@ -5,6 +5,7 @@ FairwayError                 something the user can mend; the command exits 1
 ├── DataError                a data file is missing, damaged or not what it should be
 ├── StorageError             a directory or file cannot be read or written
 ├── ServerError              a server that was asked did not answer, or refused
+├── ClusterError             a Kubernetes cluster did not answer, or refused
 ├── StoppedError             SIGINT or SIGTERM came; exits 130 or 143
 └── PeerError                another task of a distributed training was lost; exits 138, to be started again
 
@@ -57,6 +58,10 @@ class StorageError(FairwayError):
 
 class ServerError(FairwayError):
     """A server that was asked did not answer, or refused."""
+
+
+class ClusterError(FairwayError):
+    """A Kubernetes cluster did not answer, or refused."""
 
 
 class PeerError(FairwayError):

@@ -1,0 +1,1 @@
+"""Components: params in, manifests out."""

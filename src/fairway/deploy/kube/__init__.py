@@ -1,0 +1,1 @@
+"""The Kubernetes API: the only package that knows a client for it."""

@@ -1,0 +1,67 @@
+"""What of the Kubernetes API is used: kinds, the API versions they are of, and where they live."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Manifest = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind of object.
+
+    Attributes:
+        api_version: Group and version, `apps/v1`; the core group has only a version.
+        kind: As in a manifest.
+        plural: As in a path of the API.
+        namespaced: Whether its objects live in a namespace.
+    """
+
+    api_version: str
+    kind: str
+    plural: str
+    namespaced: bool = True
+
+
+RESOURCES = {
+    resource.kind: resource
+    for resource in (
+        Resource("v1", "ConfigMap", "configmaps"),
+        Resource("v1", "Event", "events"),
+        Resource("v1", "Namespace", "namespaces", namespaced=False),
+        Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
+        Resource("v1", "Pod", "pods"),
+        Resource("v1", "Secret", "secrets"),
+        Resource("v1", "Service", "services"),
+        Resource("v1", "ServiceAccount", "serviceaccounts"),
+        Resource("apps/v1", "Deployment", "deployments"),
+        Resource("apps/v1", "ReplicaSet", "replicasets"),
+        Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
+        Resource("batch/v1", "Job", "jobs"),
+        Resource("gateway.networking.k8s.io/v1", "Gateway", "gateways"),
+        Resource("gateway.networking.k8s.io/v1", "HTTPRoute", "httproutes"),
+        Resource("jobset.x-k8s.io/v1alpha2", "JobSet", "jobsets"),
+        Resource("kubeflow.org/v1", "TFJob", "tfjobs"),
+        Resource("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies"),
+        Resource("policy/v1", "PodDisruptionBudget", "poddisruptionbudgets"),
+        Resource("storage.k8s.io/v1", "StorageClass", "storageclasses", namespaced=False),
+    )
+}
+"""The newest stable version of each; JobSet and the operator's kinds have only the one named."""
+JOBS = ("TFJob", "Job", "JobSet")
+"""The kinds of object that have work to do and end."""
+MANIFEST_HASH = "fairway/manifest"
+"""Annotation of objects that end: tells whether one there is of the same manifest."""
+FIELD_MANAGER = "fairway"
+
+
+def owner_labels(app: str, environment: str, component: str | None = None) -> dict[str, str]:
+    """Return the labels by which the objects of an environment, or of one of its components, are found."""
+    labels = {
+        "app.kubernetes.io/managed-by": "fairway",
+        "app.kubernetes.io/part-of": app,
+        "fairway/environment": environment,
+    }
+    return labels | ({"app.kubernetes.io/component": component} if component else {})
