@@ -1,0 +1,112 @@
+"""The components of kind `serving`: model servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from fairway.config import MODEL_NAME, Count, Range
+from fairway.deploy.components.base import AccessParams, Labels, Name, Quantity, Replicas, Subdomain, is_uri
+from fairway.deploy.params import From
+
+Storage = Literal["gcp", "aws", "pvc", "local"]
+TENSORFLOW_SERVING_IMAGE = "tensorflow/serving:2.19.1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServingParams(AccessParams):
+    """Which model is served, from where, by which server."""
+
+    name: Name = "mnist-deploy"
+    """Name of the Deployment."""
+
+    storage: Storage = "pvc"
+    """Where the model lies. gcp: gs://…, aws: s3://…, pvc: a claim, local: a claim, or the image itself."""
+
+    server: Literal["fairway", "tensorflow-serving"] = "fairway"
+    """Which model server. TensorFlow Serving is given the versions by a copying container beside it."""
+
+    server_image: str = TENSORFLOW_SERVING_IMAGE
+    """Container image of TensorFlow Serving; `image` is fairway's, also that of the copying container."""
+
+    model_name: Name = MODEL_NAME
+    """Name under which the model is served."""
+
+    version_name: Name = "v1"
+    """The pods' label `version`, for the trafficRule of mnist-service."""
+
+    model_base_path: Annotated[str | None, From("train", "exportDir")] = None
+    """Directory with one sub-directory per version. Default: the training's exportDir."""
+
+    replicas: Replicas = 1
+    """Pods; with maxReplicas the least."""
+
+    max_replicas: Annotated[Count | None, Range(minimum=1, maximum=1000)] = None
+    """Pods at most: as many as the load needs. Default: always as many as replicas."""
+
+    target_cpu: Annotated[Count, Range(minimum=1, maximum=100)] = 80
+    """Percent of `cpu` that pods use on average before there are more of them."""
+
+    clients: Labels = field(default_factory=lambda: {"fairway/client": "true"})
+    """Pods of the namespace with these labels may ask the server, besides the web UI."""
+
+    num_gpus: Annotated[Count, Range(minimum=0, maximum=16)] = 0
+    """GPUs of a pod (nvidia.com/gpu), for an image that can use them."""
+
+    memory: Quantity = "256Mi"
+    """Memory that is set aside for a pod, in bytes (Mi, Gi)."""
+
+    gcp_credential_secret_name: Subdomain | None = None
+    """Secret with the file user-gcp-sa.json, the key of a Google service account."""
+
+    s3_enable: bool = False
+    """Take the way to S3 from the following params instead of secretKeyRefs and envVariables."""
+
+    s3_secret_name: Subdomain | None = None
+    """Secret with the S3 keys."""
+
+    s3_secret_accesskeyid_key_name: str = "AWS_ACCESS_KEY_ID"
+    """Where the access key is in it."""
+
+    s3_secret_secretaccesskey_key_name: str = "AWS_SECRET_ACCESS_KEY"
+    """Where the secret key is in it."""
+
+    s3_aws_region: str | None = None
+    """Region of the bucket."""
+
+    s3_endpoint: str | None = None
+    """HOST:PORT of an S3 server other than AWS."""
+
+    s3_use_https: bool = True
+    """Whether it is asked by https."""
+
+    s3_verify_ssl: bool = True
+    """Whether its certificate is checked."""
+
+
+RETIRED: Mapping[str, str] = {
+    "defaultCpuImage": "Set image; with `server tensorflow-serving` set serverImage.",
+    "defaultGpuImage": "Set numGpus, and an image that can use them; with `server tensorflow-serving` serverImage.",
+    "deployHttpProxy": "The model server answers REST by itself, on port 8500.",
+    "httpProxyImage": "The model server answers REST by itself, on port 8500.",
+    "injectIstio": "Set gateway of mnist-service; it divides traffic by an HTTPRoute.",
+    "enablePrometheus": "Leave it out: there is nothing to switch on.",
+}
+
+
+def place(params: ServingParams) -> Storage:
+    """Return where a model lies, whatever the component's `storage` is."""
+    base_path = params.model_base_path or ""
+    if is_uri(base_path):
+        return "gcp" if base_path.startswith("gs://") else "aws"
+    return "pvc" if params.pvc_name else "local"
+
+
+def takes_part(params: ServingParams) -> bool:
+    """Return whether the component is the one for the place where its model lies."""
+    return params.storage == place(params)
+
+
+def build(params: Any, placement: Placement) -> list[Manifest]:
+    raise NotImplementedError

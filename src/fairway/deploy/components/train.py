@@ -1,0 +1,102 @@
+"""The component `train`: a training, as a TFJob, as Jobs or as a JobSet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from fairway.config import Count, Range, TrainSettings
+from fairway.deploy.components.base import (
+    CLAIM_PATH,
+    TRAIN_IMAGE,
+    EnvVariables,
+    Name,
+    PodParams,
+    Quantity,
+    Secret,
+    SecretKeyRefs,
+    Subdomain,
+)
+
+Launcher = Literal["tfjob", "job", "jobset"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainParams(TrainSettings, PodParams):
+    """What is trained, with how many tasks, and what starts them."""
+
+    name: Name = "mnist-train"
+    """Name of the job."""
+
+    launcher: Launcher = "tfjob"
+    """tfjob: Kubeflow's training operator. job: plain Kubernetes. jobset: the JobSet controller."""
+
+    num_workers: Annotated[Count, Range(minimum=0, maximum=1000)] = 0
+    """Workers besides the chief."""
+
+    num_ps: Annotated[Count, Range(minimum=0, maximum=100)] = 0
+    """Parameter servers: with any, the workers train asynchronously."""
+
+    evaluator: bool = False
+    """Measure each new checkpoint on the test images, in a pod of its own."""
+
+    model_dir: str = CLAIM_PATH
+    """Directory for checkpoints, events and metrics: a path on the claim, s3://… or gs://…"""
+
+    export_dir: str = f"{CLAIM_PATH}/export"
+    """Directory that gets one servable version per finished training: likewise."""
+
+    pvc_name: Subdomain | None = None
+    """Claim that is mounted at /mnt, if a directory lies on a disk."""
+
+    secret: Secret | None = None
+    """Secret that is mounted as files."""
+
+    secret_key_refs: SecretKeyRefs = field(default_factory=dict)
+    """Environment variables whose values are in Secrets."""
+
+    env_variables: EnvVariables = field(default_factory=dict)
+    """Further environment variables."""
+
+    service_account: Subdomain | None = None
+    """Service account that pods run as. Default: the namespace's default."""
+
+    image: str = TRAIN_IMAGE
+    """Container image, with TensorFlow."""
+
+    num_gpus: Annotated[Count, Range(minimum=0, maximum=16)] = 0
+    """GPUs of each task that computes gradients (nvidia.com/gpu)."""
+
+    cpu: Quantity = "250m"
+    """Processor that is set aside for a pod: cores, or thousandths of one (m)."""
+
+    memory: Quantity = "1Gi"
+    """Memory that is set aside for a pod, in bytes (Mi, Gi)."""
+
+    memory_limit: Quantity = "3Gi"
+    """Memory at which a pod is ended."""
+
+    restart_policy: Literal["ExitCode", "OnFailure", "Never"] = "ExitCode"
+    """ExitCode: start a task again if that can help (exit codes from 128). OnFailure: always."""
+
+    clean_pod_policy: Literal["Running", "All", "None"] = "Running"
+    """Which pods of a finished TFJob are deleted."""
+
+    backoff_limit: Annotated[Count, Range(minimum=0, maximum=1000)] = 20
+    """Failures of tasks after which the job is given up."""
+
+    active_deadline_seconds: Annotated[Count | None, Range(minimum=1)] = None
+    """Seconds after which the job is ended. Default: never."""
+
+    ttl_seconds_after_finished: Annotated[Count | None, Range(minimum=0)] = None
+    """Seconds after which a finished job is deleted. Default: never."""
+
+
+RETIRED: Mapping[str, str] = {
+    "numSteps": "Set trainSteps.",
+}
+
+
+def build(params: Any, placement: Placement) -> list[Manifest]:
+    raise NotImplementedError

@@ -1,0 +1,241 @@
+"""The tutorial's mini-languages: lists in one word, such as `K=V,K=V`, and what they say the same in YAML.
+
+A value may be a word or, in a YAML file, a mapping or a list. In a word a backslash takes from the next
+character its meaning: `MESSAGE=one\\, two` is one variable whose value has a comma.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?)?", re.ASCII)
+_VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*", re.ASCII)
+_LABEL_KEY = re.compile(
+    r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII
+)
+_LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?", re.ASCII)
+_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+
+
+@dataclass(frozen=True)
+class Language:
+    """How a param's value is read; a note on its type.
+
+    Attributes:
+        form: What a value looks like, for help and errors.
+        parse: Returns what a word or a YAML value says; raises `ValueError` with the reason.
+    """
+
+    form: str
+    parse: Callable[[Any], Any]
+
+
+@dataclass(frozen=True)
+class SecretKey:
+    """One value in a Secret: `SECRET.KEY`."""
+
+    secret: str
+    key: str
+
+
+@dataclass(frozen=True)
+class SecretMount:
+    """A Secret whose values are files in a directory: `SECRET=/path`."""
+
+    secret: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of the traffic.
+
+    Attributes:
+        label: Pods with this label get it; `version` where only a version was named.
+        value: The label's value.
+        weight: Proportional to the traffic; all weights together are 100.
+    """
+
+    label: str
+    value: str
+    weight: int
+
+
+def split_escaped(word: str, separator: str, limit: int = -1) -> list[str]:
+    """Return a word's parts, the backslashes still in them; at most `limit` splits where that is not -1."""
+    parts, start, index = [], 0, 0
+    while index < len(word) and limit:
+        if word[index] == "\\":
+            index += 1
+        elif word[index] == separator:
+            parts.append(word[start:index])
+            start = index + 1
+            limit -= 1
+        index += 1
+    return [*parts, word[start:]]
+
+
+def unescape(word: str) -> str:
+    """Return a word without its backslashes, and what they stood before with no special meaning."""
+    return re.sub(r"\\(.)", r"\1", word, flags=re.DOTALL)
+
+
+def parse_pairs(value: Any) -> dict[str, str]:
+    """Read `K=V,K=V`, a list of `K=V`, or a mapping; only the first `=` of a pair separates.
+
+    Backslashes mean something only in the first form: the others can hold any value without.
+    """
+    pairs = _raw_pairs(value)
+    return {name: unescape(raw) for name, raw in pairs.items()} if isinstance(value, str) else pairs
+
+
+def parse_env_variables(value: Any) -> dict[str, str]:
+    """Read environment variables: `K=V,K=V`."""
+    pairs = parse_pairs(value)
+    for name in pairs:
+        _check(_VARIABLE, name, "the name of an environment variable")
+    return pairs
+
+
+def parse_secret_key_refs(value: Any) -> dict[str, SecretKey]:
+    """Read variables that come from Secrets: `K=SECRET.KEY,…`; the first dot separates."""
+    raw = _raw_pairs(value)
+    refs = {}
+    for name, place in raw.items():
+        _check(_VARIABLE, name, "the name of an environment variable")
+        secret, *key = split_escaped(place, ".", 1)
+        if not key or not secret or not key[0]:
+            raise ValueError(f"{place!r} is not SECRET.KEY")
+        refs[name] = SecretKey(
+            _check(_SUBDOMAIN, unescape(secret), "the name of a Secret"), unescape(key[0])
+        )
+    return refs
+
+
+def parse_secret(value: Any) -> SecretMount | None:
+    """Read a Secret to be mounted: `SECRET=/path`; empty is none."""
+    pairs = parse_pairs(value)
+    if not pairs:
+        return None
+    if len(pairs) > 1:
+        raise ValueError("it names more than one Secret")
+    ((name, path),) = pairs.items()
+    if not path.startswith("/"):
+        raise ValueError(f"{path!r} is not an absolute path")
+    return SecretMount(_check(_SUBDOMAIN, name, "the name of a Secret"), path)
+
+
+def parse_labels(value: Any) -> dict[str, str]:
+    """Read labels: `K=V,K=V`."""
+    pairs = parse_pairs(value)
+    for key, entry in pairs.items():
+        _check(_LABEL_KEY, key, "the key of a label")
+        _check(_LABEL_VALUE, entry, "the value of a label")
+    return pairs
+
+
+def parse_tolerations(value: Any) -> tuple[dict[str, Any], ...]:
+    """Read tolerations: `KEY=VALUE:EFFECT,KEY:EFFECT,…`, or a list of Kubernetes' own objects."""
+    if not isinstance(value, str) and isinstance(value, Sequence) and all(isinstance(v, Mapping) for v in value):
+        return tuple(dict(entry) for entry in value)
+    return tuple(_toleration(item) for item in _items(value))
+
+
+def _toleration(item: str) -> dict[str, Any]:
+    taint, _, effect = item.partition(":")
+    key, equals, entry = taint.partition("=")
+    if effect and effect not in _EFFECTS:
+        raise ValueError(f"{effect!r} is not one of {', '.join(_EFFECTS)}")
+    _check(_LABEL_KEY, key, "the key of a taint")
+    toleration: dict[str, Any] = {"key": key, "operator": "Equal" if equals else "Exists"}
+    return toleration | ({"value": entry} if equals else {}) | ({"effect": effect} if effect else {})
+
+
+def parse_traffic_rule(value: Any) -> tuple[Share, ...]:
+    """Read how traffic is divided: `v1:90,v2:10`, or by another label `track=canary:10,…`."""
+    shares = []
+    for item in _items(value):
+        place, _, weight = item.strip().rpartition(":")
+        if not place or not weight.isascii() or not weight.isdigit():
+            raise ValueError(f"{item!r} is not VERSION:PERCENT")
+        label, equals, entry = place.partition("=")
+        if not equals:
+            label, entry = "version", place
+        _check(_LABEL_KEY, label, "the key of a label")
+        # It becomes part of a Service's name.
+        shares.append(Share(label, _check(_LABEL, entry, "a version"), int(weight)))
+    if not shares:
+        raise ValueError("it is empty")
+    if len({(share.label, share.value) for share in shares}) < len(shares):
+        raise ValueError("a version is there twice")
+    if (total := sum(share.weight for share in shares)) != 100:
+        raise ValueError(f"the weights are {total} in all, not 100")
+    return tuple(shares)
+
+
+def parse_name(value: Any) -> str:
+    """Read the name of an object: small letters, digits and hyphens, at most 63."""
+    return _check(_LABEL, _text(value), "a name of small letters, digits and hyphens, at most 63")
+
+
+def parse_subdomain(value: Any) -> str:
+    """Read the name of an object that may have dots: small letters, digits, hyphens and dots."""
+    return _check(_SUBDOMAIN, _text(value), "a name of small letters, digits, hyphens and dots")
+
+
+def parse_gateway(value: Any) -> str:
+    """Read which Gateway: `NAME` or `NAMESPACE/NAME`."""
+    text = _text(value)
+    for part in text.split("/", 1):
+        _check(_SUBDOMAIN, part, "NAME or NAMESPACE/NAME of a Gateway")
+    return text
+
+
+def parse_quantity(value: Any) -> str:
+    """Read an amount of something: `500m`, `2`, `1.5Gi`."""
+    return _check(_QUANTITY, _text(value), "an amount such as 500m, 2 or 1Gi")
+
+
+def _raw_pairs(value: Any) -> dict[str, str]:
+    """Return pairs, the backslashes of their values still there."""
+    if isinstance(value, Mapping):
+        return {str(name): _text(entry) for name, entry in value.items()}
+    pairs: dict[str, str] = {}
+    for item in _items(value):
+        name, equals, raw = item.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise ValueError(f"{item!r} is not NAME=VALUE")
+        if name in pairs:
+            raise ValueError(f"{name} is there twice")
+        pairs[name] = raw
+    return pairs
+
+
+def _items(value: Any) -> list[str]:
+    if value is None:
+        return []
+    if isinstance(value, str):
+        return [item for item in split_escaped(value, ",") if item.strip()]
+    if isinstance(value, Sequence):
+        return [_text(item) for item in value]
+    raise ValueError(f"it is a {type(value).__name__}")
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()  # as YAML and the shell have it
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"{value!r} is not a word")
+
+
+def _check(form: re.Pattern[str], text: str, what: str) -> str:
+    if not form.fullmatch(text):
+        raise ValueError(f"{text!r} is not {what}")
+    return text
