@@ -8,7 +8,7 @@ from fairway.deploy.components.base import Kind
 KINDS = {
     kind.name: kind
     for kind in (
-        Kind("storage", claim.ClaimParams, claim.build),
+        Kind("storage", claim.ClaimParams, claim.build, claim.takes_part),
         Kind("train", train.TrainParams, train.build, retired=train.RETIRED),
         Kind("serving", serving.ServingParams, serving.build, serving.takes_part, serving.RETIRED),
         Kind("mnist-service", service.ServiceParams, service.build, retired=service.RETIRED),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from fairway import __version__
 from fairway.config import Count, Range
@@ -61,6 +61,9 @@ class ComponentParams(Params):
 class PodParams(ComponentParams):
     """Of every component that has pods."""
 
+    directories: ClassVar[tuple[str, ...]] = ()
+    """The fields that name directories of models and data."""
+
     image: str = SERVE_IMAGE
     """Container image."""
 
@@ -87,6 +90,15 @@ class PodParams(ComponentParams):
 
     network_policy: bool = True
     """Let in only what the app needs, by a NetworkPolicy."""
+
+    def paths(self) -> list[str]:
+        """Return the directories that lie on a disk and not in an object store."""
+        named = [getattr(self, name) for name in self.directories]
+        return [directory for directory in named if directory and not is_uri(directory)]
+
+    def claim(self) -> str | None:
+        """Return the name of the claim to mount; `None` if no directory lies on one."""
+        return getattr(self, "pvc_name", None) if self.paths() else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,14 +160,14 @@ class Kind:
         name: As in fairway.yaml.
         params: Its params.
         build: Returns its manifests, in the order in which they are applied.
-        takes_part: Whether a component without the param `enabled` takes part, given its params.
+        takes_part: Whether a component without the param `enabled` takes part, given its params and the others'.
         retired: Params of the 2019 tutorial that are gone, and what to do instead.
     """
 
     name: str
     params: type[ComponentParams]
     build: Callable[[Any, Placement], list[Manifest]]
-    takes_part: Callable[[Any], bool] = lambda params: True
+    takes_part: Callable[[Any, Sequence[ComponentParams]], bool] = lambda params, others: True
     retired: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fairway.deploy.components.base import ComponentParams, Language, Quantity, Subdomain, parse_subdomain
+from fairway.deploy.components.base import ComponentParams, Language, PodParams, Quantity, Subdomain, parse_subdomain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,11 @@ class ClaimParams(ComponentParams):
 
     storage_class: Subdomain | None = None
     """Storage class. Default: the cluster's."""
+
+
+def takes_part(params: ClaimParams, others: Sequence[ComponentParams]) -> bool:
+    """Return whether another component mounts the claim."""
+    return any(other.claim() == params.name for other in others if isinstance(other, PodParams))
 
 
 def build(params: Any, placement: Placement) -> list[Manifest]:

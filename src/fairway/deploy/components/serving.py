@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fairway.config import MODEL_NAME, Count, Range
-from fairway.deploy.components.base import AccessParams, Labels, Name, Quantity, Replicas, Subdomain, is_uri
+from fairway.deploy.components.base import AccessParams, ComponentParams, Labels, Name, Quantity, Replicas, Subdomain, is_uri
 from fairway.deploy.params import From
 
 Storage = Literal["gcp", "aws", "pvc", "local"]
@@ -17,6 +17,8 @@ TENSORFLOW_SERVING_IMAGE = "tensorflow/serving:2.19.1"
 @dataclass(frozen=True, kw_only=True)
 class ServingParams(AccessParams):
     """Which model is served, from where, by which server."""
+
+    directories: ClassVar[tuple[str, ...]] = ("model_base_path",)
 
     name: Name = "mnist-deploy"
     """Name of the Deployment."""
@@ -103,7 +105,7 @@ def place(params: ServingParams) -> Storage:
     return "pvc" if params.pvc_name else "local"
 
 
-def takes_part(params: ServingParams) -> bool:
+def takes_part(params: ServingParams, _others: Sequence[ComponentParams]) -> bool:
     """Return whether the component is the one for the place where its model lies."""
     return params.storage == place(params)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fairway.deploy.components.base import AccessParams, Gateway, Name, Subdomain
 from fairway.deploy.params import From
@@ -12,6 +12,8 @@ from fairway.deploy.params import From
 @dataclass(frozen=True, kw_only=True)
 class TensorBoardParams(AccessParams):
     """What TensorBoard shows."""
+
+    directories: ClassVar[tuple[str, ...]] = ("log_dir",)
 
     name: Name = "tensorboard"
     """Name of the Deployment and the Service, to which -tb is added."""

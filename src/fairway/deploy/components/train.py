@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from fairway.config import Count, Range, TrainSettings
 from fairway.deploy.components.base import (
@@ -25,6 +25,8 @@ Launcher = Literal["tfjob", "job", "jobset"]
 @dataclass(frozen=True, kw_only=True)
 class TrainParams(TrainSettings, PodParams):
     """What is trained, with how many tasks, and what starts them."""
+
+    directories: ClassVar[tuple[str, ...]] = ("model_dir", "export_dir", "data_dir")
 
     name: Name = "mnist-train"
     """Name of the job."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from fairway.config import DatasetName
 from fairway.deploy.components.base import AccessParams, Gateway, Name, Port, Replicas, Subdomain
@@ -14,6 +14,8 @@ from fairway.deploy.params import From
 @dataclass(frozen=True, kw_only=True)
 class WebParams(AccessParams):
     """The web UI and the model server it asks."""
+
+    directories: ClassVar[tuple[str, ...]] = ("model_dir", "export_dir", "data_dir")
 
     name: Name = "web-ui"
     """Name of the Deployment and the Service."""
