@@ -1,4 +1,4 @@
-"""The tutorial's mini-languages: lists in one word, such as `K=V,K=V`, and what they say the same in YAML.
+r"""The tutorial's mini-languages: lists in one word, such as `K=V,K=V`, and what they say the same in YAML.
 
 A value may be a word or, in a YAML file, a mapping or a list. In a word a backslash takes from the next
 character its meaning: `MESSAGE=one\\, two` is one variable whose value has a comma.
@@ -111,9 +111,7 @@ def parse_secret_key_refs(value: Any) -> dict[str, SecretKey]:
         secret, *key = split_escaped(place, ".", 1)
         if not key or not secret or not key[0]:
             raise ValueError(f"{place!r} is not SECRET.KEY")
-        refs[name] = SecretKey(
-            _check(_SUBDOMAIN, unescape(secret), "the name of a Secret"), unescape(key[0])
-        )
+        refs[name] = SecretKey(_check(_SUBDOMAIN, unescape(secret), "the name of a Secret"), unescape(key[0]))
     return refs
 
 
@@ -141,7 +139,11 @@ def parse_labels(value: Any) -> dict[str, str]:
 
 def parse_tolerations(value: Any) -> tuple[dict[str, Any], ...]:
     """Read tolerations: `KEY=VALUE:EFFECT,KEY:EFFECT,…`, or a list of Kubernetes' own objects."""
-    if not isinstance(value, str) and isinstance(value, Sequence) and all(isinstance(v, Mapping) for v in value):
+    if (
+        not isinstance(value, str)
+        and isinstance(value, Sequence)
+        and all(isinstance(v, Mapping) for v in value)
+    ):
         return tuple(dict(entry) for entry in value)
     return tuple(_toleration(item) for item in _items(value))
 

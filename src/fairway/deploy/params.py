@@ -5,23 +5,22 @@ The field `num_workers` is the param `numWorkers`; its type, default, range, uni
 
 from __future__ import annotations
 
+import inspect
 import types
-from collections.abc import Iterator, Mapping
-from dataclasses import Field, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from fairway.config import Range, Settings
 from fairway.deploy.languages import Language
 from fairway.errors import UsageError
 
-P = TypeVar("P", bound="Params")
-
 
 @dataclass(frozen=True)
 class From:
-    """Where the value of a param comes from that is not set: from a param of the first component of a kind."""
+    """Where the value of a param comes from that is not set: a param of the first component of a kind."""
 
     kind: str
     param: str
@@ -42,7 +41,6 @@ class Param:
         default: Where nothing is set; `None` may stand for a value that depends on others.
         type: What values it takes, in words.
         range: Bounds in words; empty without any.
-        help: One line.
         source: Where its value comes from if it is not set, and not from the default.
     """
 
@@ -51,7 +49,6 @@ class Param:
     default: Any
     type: str
     range: str
-    help: str
     source: From | None
 
 
@@ -62,10 +59,9 @@ def camel_case(field: str) -> str:
 
 
 @cache
-def list_params(params: type[Params]) -> dict[str, Param]:
+def list_params(params: type[Any]) -> dict[str, Param]:
     """Return the params of a kind of component by name, its own before those it shares."""
     hints = get_type_hints(params, include_extras=True)
-    help_texts = dict(_help_texts(params))
     found = {}
     for field in sorted(fields(params), key=lambda field: -_depth(params, field.name)):
         notes = _notes(hints[field.name])
@@ -76,10 +72,22 @@ def list_params(params: type[Params]) -> dict[str, Param]:
             _default(field),
             _type_words(hints[field.name]),
             str(bounds or ""),
-            help_texts.get(field.name, ""),
             next((note for note in notes if isinstance(note, From)), None),
         )
     return found
+
+
+@cache
+def help_texts(params: type[Any]) -> dict[str, str]:
+    """Return the help of each param by its name: the text under the field, the nearest class's."""
+    import docstring_parser  # takes longer than the manifests of a whole app
+
+    texts = {}
+    for cls in reversed(params.__mro__):
+        if is_dataclass(cls):
+            for entry in docstring_parser.parse_from_object(cls).params:
+                texts[camel_case(entry.arg_name)] = " ".join((entry.description or "").split())
+    return texts
 
 
 def find_param(params: type[Params], kind: str, name: str, retired: Mapping[str, str]) -> Param:
@@ -100,7 +108,7 @@ def find_param(params: type[Params], kind: str, name: str, retired: Mapping[str,
     if name in retired:
         raise UsageError(f"the param {name} of the 2019 tutorial is gone", hint=retired[name])
     raise UsageError(
-        f"a component of kind {kind} has no param {name!r}{_nearest(name, known)}",
+        f"a component of kind {kind} has no param {name!r}{nearest(name, known)}",
         hint="List them, with their help: fairway param list",
     )
 
@@ -122,21 +130,16 @@ def read_value(params: type[Params], name: str, value: Any, where: str) -> Any:
     try:
         read = _convert(hint, value)
     except ValueError as err:
-        raise UsageError(
-            f"{where}: {name} is {value!r}, but {err}", hint=f"{param.help} It takes {param.type}."
-        ) from err
+        hint_text = f"{help_texts(params)[name]} It takes {param.type}."
+        raise UsageError(f"{where}: {name} is {value!r}, but {err}", hint=hint_text) from err
     for note in _notes(hint):
         if isinstance(note, Range) and read is not None and read not in note:
-            raise UsageError(f"{where}: {name} is {value}, but must be {note}", hint=param.help)
+            raise UsageError(f"{where}: {name} is {value}, but must be {note}", hint=help_texts(params)[name])
     return read
 
 
-def nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
     """Return a question for a message, `; did you mean 'train'?`, or nothing if nothing is near."""
-    return _nearest(name, known)
-
-
-def _nearest(name: str, known: Mapping[str, Any] | list[str]) -> str:
     lower = {each.lower(): each for each in known}
     close = get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
     return f"; did you mean {lower[close[0]]!r}?" if close else ""
@@ -155,7 +158,9 @@ def _convert(hint: Any, value: Any) -> Any:
     (kind,) = (member for member in allowed if member is not type(None))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
-            raise ValueError(f"must be one of {', '.join(get_args(kind))}{_nearest(str(value), list(get_args(kind)))}")
+            raise ValueError(
+                f"must be one of {', '.join(get_args(kind))}{nearest(str(value), list(get_args(kind)))}"
+            )
         return value
     return _PLAIN[kind](value)
 
@@ -227,16 +232,5 @@ def _default(field: Field[Any]) -> Any:
 
 def _depth(params: type[Params], name: str) -> int:
     """Return how many classes up a field was first named: a kind's own params are listed first."""
-    owners = [cls for cls in params.__mro__ if name in cls.__dict__.get("__annotations__", {})]
+    owners = [cls for cls in params.__mro__ if name in inspect.get_annotations(cls)]
     return len(owners[-1].__mro__)
-
-
-def _help_texts(params: type[Params]) -> Iterator[tuple[str, str]]:
-    """Return the text under each field, the nearest class's last."""
-    import docstring_parser
-
-    for cls in reversed(params.__mro__):
-        if "__annotations__" in cls.__dict__:
-            for entry in docstring_parser.parse_from_object(cls).params:
-                if entry.description:
-                    yield entry.arg_name, " ".join(entry.description.split())

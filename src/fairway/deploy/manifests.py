@@ -1,0 +1,46 @@
+"""The manifests of an environment, which are what `show` prints and what `apply` sends."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import yaml
+
+from fairway.deploy.resources import Manifest
+from fairway.deploy.target import Component, Target
+from fairway.errors import UsageError
+
+
+def render(target: Target, components: Iterable[Component]) -> list[Manifest]:
+    """Return the manifests of components of an environment, in the order in which they are applied.
+
+    Raises:
+        UsageError: the params of a component do not fit together, or two components make the same object.
+    """
+    manifests: list[Manifest] = []
+    makers: dict[tuple[str, str], str] = {}
+    for component in components:
+        for manifest in component.kind.build(component.params, target.placement(component)):
+            key = manifest["kind"], manifest["metadata"]["name"]
+            if (other := makers.setdefault(key, component.name)) != component.name:
+                raise UsageError(
+                    f"{other} and {component.name} both make {key[0]} {key[1]}",
+                    hint=f"Give one another name: fairway param set {component.name} name {key[1]}-2",
+                )
+            manifests.append(manifest)
+    return manifests
+
+
+def to_yaml(manifests: Sequence[Manifest]) -> str:
+    """Return manifests as a stream of YAML documents, keys in the order in which they were built."""
+    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+    return yaml.dump_all(
+        manifests, Dumper=dumper, sort_keys=False, explicit_start=True, allow_unicode=True, width=110
+    )
+
+
+def to_json(manifests: Sequence[Manifest]) -> str:
+    """Return manifests as one Kubernetes List, which kubectl takes too."""
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)}, indent=2)
