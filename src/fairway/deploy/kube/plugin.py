@@ -116,7 +116,8 @@ class Plugin:
         install = " ".join(str(self.spec.get("installHint") or "").split())
         return ClusterError(
             f"the kubeconfig's credential plugin {self.command} {what}",
-            hint=install or "Log in to the cluster again as its provider has it; kubectl runs the same plugin.",
+            hint=install
+            or "Log in to the cluster again as its provider has it; kubectl runs the same plugin.",
         )
 
 

@@ -1,0 +1,434 @@
+"""What fairway asks of an API server; objects go and come as plain dictionaries.
+
+lightkube gives TLS and credentials of a context. Its requests are typed and know neither fieldValidation nor
+a watch that survives; those here are few, and plain HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+from lightkube.core.exceptions import ConfigError
+
+from fairway.deploy.kube.errors import AwayError, ExpiredError, NotServedError, Target, refused, unreachable
+from fairway.deploy.kube.forward import PodStream, open_stream
+from fairway.deploy.kube.http import new_client
+from fairway.deploy.kube.kubeconfig import Connection
+from fairway.deploy.resources import FIELD_MANAGER, RESOURCES, Manifest
+from fairway.errors import ClusterError
+
+CONNECT_S = 5.0
+READ_S = 10.0
+# Admission webhooks may take 30 s: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
+WRITE_S = 35.0
+PAGE = 500
+ATTEMPTS = 5
+"""How often a request is made that the API server puts off with 429 and Retry-After."""
+WATCH_S = 60
+"""After this time the API server ends a watch, which then goes on where it was: so a dead one is noticed."""
+RECONNECT_S = 60.0
+"""How long a watch or a log that broke off tries to go on."""
+RETRY_S = 1.0
+_WARNING = re.compile(r'^\d{3} \S+ "(?P<text>.*)"')
+
+logger = logging.getLogger(__name__)
+
+Event = tuple[str, Manifest]
+Manifests = list[Manifest]  # inside of `Kube`, `list` is its own method
+Kinds = list[str]
+
+
+class Kube:
+    """A namespace of a cluster; to be used with `async with`.
+
+    Every method raises `ClusterError` where the cluster is away or refuses; see `errors.py` for the cases
+    that have a class of their own.
+
+    Args:
+        connection: Which cluster, as whom.
+        namespace: Where objects are that name none.
+    """
+
+    def __init__(self, connection: Connection, namespace: str) -> None:
+        self.connection, self.namespace = connection, namespace
+        self._http = new_client(connection)
+        self._warned: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, error, trace)
+
+    async def get(self, kind: str, name: str) -> Manifest | None:
+        """Return an object; None if there is no such one, or no such namespace.
+
+        Raises:
+            NotServedError: the cluster does not know the kind.
+        """
+        return await self._json("GET", self._path(kind, name), self._target(kind, name), absent=True)
+
+    async def list(self, kind: str, labels: Mapping[str, str] | None = None) -> Manifests:
+        """Return all objects of a kind that have all these labels.
+
+        Raises:
+            NotServedError: the cluster does not know the kind.
+        """
+        objects, _ = await self._list(kind, labels)
+        return objects
+
+    async def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
+        """Make an object be as a manifest has it, as the field manager `fairway`.
+
+        Fields that the manifest no longer has are removed where fairway had set them.
+
+        Args:
+            manifest: Is sent unchanged; a field that the kind does not have is an error.
+            dry_run: Only have the cluster say what would be.
+            force: Take over fields that others have set to other values.
+
+        Returns:
+            The whole object as it is (or would be) now.
+
+        Raises:
+            ConflictError: others have set fields to other values.
+            ImmutableError: the object exists, and what differs cannot be changed.
+            NamespaceMissingError: there is no such namespace.
+            NotServedError: the cluster does not know the kind.
+        """
+        kind, metadata = manifest["kind"], manifest["metadata"]
+        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        params |= {"dryRun": "All"} if dry_run else {}
+        params |= {"force": "true"} if force else {}
+        path = self._path(kind, metadata["name"], namespace=metadata.get("namespace"))
+        target = self._target(kind, metadata["name"], metadata.get("namespace"))
+        applied = await self._json("PATCH", path, target, params, manifest)
+        assert applied is not None
+        return applied
+
+    async def delete(self, kind: str, name: str) -> bool:
+        """Delete an object, and what it owns soon after; return whether it was there."""
+        params = {"propagationPolicy": "Background"}
+        path, target = self._path(kind, name), self._target(kind, name)
+        return await self._json("DELETE", path, target, params, absent=True) is not None
+
+    async def watch(self, kind: str, labels: Mapping[str, str] | None = None) -> AsyncGenerator[Event]:
+        """Yield what is there as ADDED, then what happens: ADDED, MODIFIED, DELETED, each with the object.
+
+        Goes on by itself where the connection or the API server breaks off; what changed in between comes
+        then, and may be told as one change. To end it, close it (`contextlib.aclosing`).
+
+        Raises:
+            ClusterError: the cluster refuses, or is away at first, or later for longer than a minute.
+        """
+        known: dict[str, Manifest] = {}
+        patience = _Patience()
+        objects, version = await self._list(kind, labels)
+        while True:
+            for event in _changes(known, objects):
+                yield event
+            try:
+                async for change, item in self._events(kind, labels, version):
+                    patience.renew()
+                    version = item["metadata"]["resourceVersion"]
+                    if change != "BOOKMARK":
+                        _note(known, change, item)
+                        yield change, item
+                objects = list(known.values())
+                await asyncio.sleep(
+                    RETRY_S / 10
+                )  # a server that ends each watch at once is not to be flooded
+            except ExpiredError:
+                objects, version = await self._list_patiently(kind, labels, patience)
+            except AwayError as err:
+                await patience.wait(err)
+                objects = list(known.values())
+
+    async def logs(
+        self,
+        pod: str,
+        *,
+        container: str | None = None,
+        follow: bool = False,
+        tail: int | None = None,
+        previous: bool = False,
+    ) -> AsyncGenerator[str]:
+        """Yield the lines of a container's log, without their ends.
+
+        Args:
+            pod: Its name.
+            container: Which of the pod's; None: the only one, or the default one.
+            follow: Wait for more until the container ends; goes on by itself after a broken connection.
+            tail: Begin with that many of the last lines; None: with the first.
+            previous: Of the container's run before its last restart.
+
+        Raises:
+            ClusterError: there is no such log (yet), or the cluster is away, later for longer than a minute.
+        """
+        params: dict[str, Any] = {"container": container, "tailLines": tail, "timestamps": "true"}
+        params |= {"follow": "true"} if follow else {}
+        params |= {"previous": "true"} if previous else {}
+        patience, last = _Patience(), ""
+        while True:
+            try:
+                async for line in self._log_lines(pod, params):
+                    patience.renew()
+                    stamp, _, text = line.partition(" ")
+                    if stamp > last:  # what comes twice after a new connection is left out
+                        last = stamp
+                        yield text
+                return
+            except AwayError as err:
+                if not follow or not last:
+                    raise
+                await patience.wait(err)
+                params |= {"tailLines": None, "sinceTime": last}
+
+    async def version(self) -> str:
+        """Return the API server's version, such as `v1.32.13`."""
+        found = await self._json("GET", "version", self._target())
+        assert found is not None
+        return str(found["gitVersion"])
+
+    async def resources(self, group_version: str) -> Kinds | None:
+        """Return the kinds of a group and version such as `kubeflow.org/v1`; None if it is not served."""
+        found = await self._json("GET", _root(group_version), self._target(), absent=True)
+        return None if found is None else sorted({each["kind"] for each in found["resources"]})
+
+    def forward(self, pod: str, port: int) -> AbstractAsyncContextManager[PodStream]:
+        """Open a TCP connection to a port of a pod.
+
+        Raises:
+            ClusterError: there is no such pod, or it does not run.
+        """
+        target = self._target("Pod", pod)
+        return open_stream(self._http, self._path("Pod", pod, action="portforward"), port, target)
+
+    async def _list(
+        self, kind: str, labels: Mapping[str, str] | None, *, page: int = PAGE
+    ) -> tuple[Manifests, str]:
+        """Return the objects, and the version from which a watch tells what happens to them."""
+        resource, objects = RESOURCES[kind], []
+        params = {**_selector(labels), "limit": str(page)}
+        while True:
+            try:
+                found = await self._json("GET", self._path(kind), self._target(kind), params)
+            except ExpiredError:
+                return await self._list(kind, labels, page=0)  # all at once: that cannot grow old
+            assert found is not None
+            # In a list the API server leaves these two out.
+            kind_of = {"apiVersion": resource.api_version, "kind": kind}
+            objects += [{**kind_of, **item} for item in found.get("items") or ()]
+            if not (rest := found["metadata"].get("continue")):
+                return objects, str(found["metadata"]["resourceVersion"])
+            params["continue"] = rest
+
+    async def _list_patiently(
+        self, kind: str, labels: Mapping[str, str] | None, patience: _Patience
+    ) -> tuple[Manifests, str]:
+        while True:
+            try:
+                return await self._list(kind, labels)
+            except AwayError as err:
+                await patience.wait(err)
+
+    async def _events(
+        self, kind: str, labels: Mapping[str, str] | None, version: str
+    ) -> AsyncIterator[Event]:
+        params = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
+        params |= {**_selector(labels), "timeoutSeconds": str(WATCH_S)}
+        target = self._target(kind)
+        async with self._stream(self._path(kind), target, params, WATCH_S + READ_S) as response:
+            async for line in _lines(response):
+                event = json.loads(line)
+                if event["type"] == "ERROR":
+                    status = event["object"]
+                    raise refused(int(status.get("code") or 500), json.dumps(status).encode(), target)
+                yield event["type"], event["object"]
+
+    async def _log_lines(self, pod: str, params: Mapping[str, Any]) -> AsyncIterator[str]:
+        path, target = self._path("Pod", pod, action="log"), self._target("Pod", pod)
+        async with self._stream(path, target, params, None if "follow" in params else READ_S) as response:
+            async for line in _lines(response):
+                yield line.decode(errors="replace")
+
+    async def _json(
+        self,
+        method: str,
+        path: str,
+        target: Target,
+        params: Mapping[str, str] | None = None,
+        content: Manifest | None = None,
+        *,
+        absent: bool = False,
+    ) -> dict[str, Any] | None:
+        """Return the answer's body.
+
+        Args:
+            method: Of HTTP.
+            path: From `_path`.
+            target: For messages.
+            params: Of the query.
+            content: To be applied.
+            absent: Return None where there is no such object.
+        """
+        response = await self._send(method, path, target, params, content)
+        if response.is_success:
+            try:
+                return dict(response.json())
+            except ValueError as err:
+                raise refused(response.status_code, response.content, target) from err
+        error = refused(response.status_code, response.content, target)
+        if (
+            absent
+            and response.status_code == httpx2.codes.NOT_FOUND
+            and not isinstance(error, NotServedError)
+        ):
+            return None
+        raise error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        target: Target,
+        params: Mapping[str, str] | None,
+        content: Manifest | None,
+    ) -> httpx2.Response:
+        body = None if content is None else json.dumps(content).encode()  # JSON is YAML
+        headers = None if content is None else {"Content-Type": "application/apply-patch+yaml"}
+        timeout = httpx2.Timeout(READ_S if method == "GET" else WRITE_S, connect=CONNECT_S)
+        for attempt in range(1, ATTEMPTS + 1):
+            with _explained(target):
+                response = await self._http.request(
+                    method, path, params=params, content=body, headers=headers, timeout=timeout
+                )
+            after = response.headers.get("Retry-After", "")
+            if response.status_code != httpx2.codes.TOO_MANY_REQUESTS or not after.isdecimal():
+                break
+            if attempt < ATTEMPTS:
+                await asyncio.sleep(min(float(after), READ_S))
+        self._pass_warnings_on(response, target)
+        return response
+
+    @asynccontextmanager
+    async def _stream(
+        self, path: str, target: Target, params: Mapping[str, Any], read_s: float | None
+    ) -> AsyncIterator[httpx2.Response]:
+        given = {name: value for name, value in params.items() if value is not None}
+        timeout = httpx2.Timeout(READ_S, connect=CONNECT_S, read=read_s)
+        with _explained(target):
+            async with self._http.stream("GET", path, params=given, timeout=timeout) as response:
+                if not response.is_success:
+                    raise refused(response.status_code, response.content, target)
+                yield response
+
+    def _pass_warnings_on(self, response: httpx2.Response, target: Target) -> None:
+        """Log what the API server warns of, such as a deprecated version: each text once."""
+        for header in response.headers.get_list("Warning"):
+            text = found["text"] if (found := _WARNING.match(header)) else header
+            if text not in self._warned:
+                self._warned.add(text)
+                logger.warning("%s: %s", target, text.replace('\\"', '"'))
+
+    def _path(self, kind: str, name: str = "", action: str = "", namespace: str | None = None) -> str:
+        resource = RESOURCES[kind]
+        parts = [_root(resource.api_version)]
+        if resource.namespaced:
+            parts += ["namespaces", namespace or self.namespace]
+        return "/".join([*parts, resource.plural, *filter(None, (name, action))])
+
+    def _target(self, kind: str = "", name: str = "", namespace: str | None = None) -> Target:
+        context, server = self.connection.context, self.connection.server
+        return Target(context, server, namespace or self.namespace, kind, name)
+
+
+class _Patience:
+    """How long something that broke off is tried again."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def renew(self) -> None:
+        """Say that it works."""
+        self._since = None
+
+    async def wait(self, err: AwayError) -> None:
+        """Wait for the next attempt.
+
+        Raises:
+            AwayError: that error; it has been tried for long enough.
+        """
+        now = time.monotonic()
+        if self._since is None:
+            self._since = now
+            logger.info("%s; trying again for %g s", err, RECONNECT_S)
+        if now - self._since > RECONNECT_S:
+            raise err
+        await asyncio.sleep(RETRY_S)
+
+
+@contextmanager
+def _explained(target: Target) -> Iterator[None]:
+    """Turn what httpx raises into the error to show."""
+    try:
+        yield
+    except ConfigError as err:
+        raise ClusterError(f"the credentials of context {target.context} cannot be read: {err}") from err
+    except (httpx2.HTTPError, OSError) as err:
+        raise unreachable(err, target) from err
+
+
+async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
+    """Yield lines that end with a line feed, and only that: not at what else Unicode calls a line's end."""
+    rest = b""
+    async for chunk in response.aiter_bytes():
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
+def _root(group_version: str) -> str:
+    return f"apis/{group_version}" if "/" in group_version else f"api/{group_version}"
+
+
+def _selector(labels: Mapping[str, str] | None) -> dict[str, str]:
+    return {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
+
+
+def _uid(item: Manifest) -> str:
+    return str(item["metadata"]["uid"])
+
+
+def _note(known: dict[str, Manifest], change: str, item: Manifest) -> None:
+    if change == "DELETED":
+        known.pop(_uid(item), None)
+    else:
+        known[_uid(item)] = item
+
+
+def _changes(known: dict[str, Manifest], objects: list[Manifest]) -> Iterator[Event]:
+    """Yield what became of the known objects, and make those listed the known ones."""
+    listed = {_uid(item): item for item in objects}
+    for uid in [uid for uid in known if uid not in listed]:
+        yield "DELETED", known.pop(uid)
+    for uid, item in listed.items():
+        before, known[uid] = known.get(uid), item
+        if before is None:
+            yield "ADDED", item
+        elif before["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
+            yield "MODIFIED", item

@@ -1,0 +1,290 @@
+"""What an API server refuses, or why it cannot be asked, in one sentence.
+
+Bodies of refusals are `Status` objects:
+https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+
+from fairway.deploy.resources import RESOURCES
+from fairway.errors import ClusterError
+
+MAX_CHARS = 300
+"""Longest text of a server that a message quotes: some quote the whole object."""
+_OPERATORS = {
+    "kubeflow.org": (
+        "Kubeflow's training operator",
+        "Install it, or train without it: fairway param set train launcher job",
+    ),
+    "jobset.x-k8s.io": (
+        "the JobSet controller",
+        "Install it, or train without it: fairway param set train launcher job",
+    ),
+    "gateway.networking.k8s.io": ("the Gateway API", "Install its CRDs, or leave the routes out."),
+}
+_NOT_SERVED = "the server could not find the requested resource"
+_NO_NAMESPACE = re.compile(r'^namespaces "(?P<namespace>[^"]+)" not found')
+_QUOTA = re.compile(
+    r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>.+), used: (?P<used>.+), "
+    r"limited: (?P<limited>.+)"
+)
+_RBAC = re.compile(r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)"')
+_MANAGER = re.compile(r'conflict with "(?P<manager>[^"]+)"')
+_IMMUTABLE = re.compile(r"\bimmutable\b|may not be changed|may not change once set")
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request was about, as messages name it.
+
+    Attributes:
+        context: Name of the context.
+        server: URL of the API server.
+        namespace: That the request was for.
+        kind: Of the object; empty where it was about none.
+        name: Of the object; empty where it was about all of a kind.
+    """
+
+    context: str
+    server: str
+    namespace: str = ""
+    kind: str = ""
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name}".strip() or "the request"
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A field that another field manager has set.
+
+    Attributes:
+        manager: Who, such as `kubectl-client-side-apply`.
+        field: Its path, `.spec.replicas`.
+    """
+
+    manager: str
+    field: str
+
+
+class AwayError(ClusterError):
+    """The API server cannot be reached, or not at the moment."""
+
+
+class ExpiredError(ClusterError):
+    """What was asked to be continued is too old for the API server; to be begun anew."""
+
+
+class NamespaceMissingError(ClusterError):
+    """The namespace does not exist."""
+
+
+class NotServedError(ClusterError):
+    """The cluster does not know the kind."""
+
+
+class ImmutableError(ClusterError):
+    """The object exists, and what differs cannot be changed in it."""
+
+
+class ConflictError(ClusterError):
+    """Others have set fields of the object to other values.
+
+    Args:
+        conflicts: Those fields.
+    """
+
+    def __init__(self, message: str, conflicts: tuple[Conflict, ...], *, hint: str) -> None:
+        super().__init__(message, hint=hint)
+        self.conflicts = conflicts
+
+
+def refused(code: int, body: bytes, target: Target) -> ClusterError:
+    """Return the error for a refusal.
+
+    Args:
+        code: HTTP status, or that of a watch's error event.
+        body: What came with it.
+        target: What the request was about.
+    """
+    status = _status(body)
+    if status is None:
+        return _no_api_server(code, body, target)
+    message = _brief(str(status.get("message") or f"HTTP {code}"))
+    causes = (status.get("details") or {}).get("causes") or []
+    match code:
+        case 401:
+            return ClusterError(
+                f"the cluster of context {target.context} does not accept the credentials:"
+                " there are none, or they are wrong or expired",
+                hint="Log in to it again; to see who you are there: "
+                f"kubectl --context {target.context} auth whoami",
+            )
+        case 403:
+            return _forbidden(message, target)
+        case 404:
+            return _missing(message, target)
+        case 409 if conflicts := _conflicts(causes):
+            return _conflict(conflicts, target)
+        case 410:
+            return ExpiredError(f"the cluster of context {target.context} cannot go on: {message}")
+        case 422:
+            return _invalid(message, causes, target)
+        case 429 | 502 | 503 | 504:
+            return AwayError(
+                f"the cluster of context {target.context} is not able to answer: {message}",
+                hint="Try again in a moment.",
+            )
+    return ClusterError(f"the cluster of context {target.context} refuses {target}: {message}")
+
+
+def unreachable(err: Exception, target: Target) -> ClusterError:
+    """Return the error for an API server that could not be asked.
+
+    Args:
+        err: What httpx or the ssl module raised.
+        target: What the request was about.
+    """
+    chain = list(_chain(err))
+    for each in chain:
+        if isinstance(each, ssl.SSLCertVerificationError):
+            return ClusterError(
+                f"the certificate of {target.server} is not trusted: {each.verify_message}",
+                hint=f"Context {target.context} names another CA or another server; get its kubeconfig anew.",
+            )
+    return AwayError(
+        f"the cluster of context {target.context} does not answer at {target.server}: {_cause(err, chain)}",
+        hint=f"See whether it runs and can be reached from here: kubectl --context {target.context} version",
+    )
+
+
+def _status(body: bytes) -> Mapping[str, Any] | None:
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return None
+    return content if isinstance(content, dict) and content.get("kind") == "Status" else None
+
+
+def _no_api_server(code: int, body: bytes, target: Target) -> ClusterError:
+    said = _brief(body.decode(errors="replace"))
+    quoted = f": {said}" if said and not said.startswith("<") else ""
+    kind = AwayError if code in (429, 502, 503, 504) else ClusterError
+    return kind(
+        f"{target.server} answers HTTP {code} for {target}{quoted}",
+        hint=f"See whether that is the API server of context {target.context}: kubectl config view",
+    )
+
+
+def _forbidden(message: str, target: Target) -> ClusterError:
+    if quota := _QUOTA.search(message):
+        return ClusterError(
+            f"{target} exceeds quota {quota['quota']} of namespace {target.namespace}:"
+            f" it asks for {quota['requested']}; in use are {quota['used']} of {quota['limited']}",
+            hint="Ask for less, end what is no longer needed, or have the quota raised:"
+            f" kubectl --context {target.context} -n {target.namespace} describe quota",
+        )
+    if access := _RBAC.search(message):
+        where = "at the cluster scope" if "cluster scope" in message else f"in namespace {target.namespace}"
+        return ClusterError(
+            f"{access['user']} may not {access['verb']} {access['resource']} {where}"
+            f" of context {target.context}",
+            hint=f"Ask for that right; you have: kubectl --context {target.context}"
+            f" -n {target.namespace} auth can-i --list",
+        )
+    return ClusterError(f"the cluster of context {target.context} forbids {target}: {message}")
+
+
+def _missing(message: str, target: Target) -> ClusterError:
+    if found := _NO_NAMESPACE.match(message):
+        return NamespaceMissingError(
+            f"namespace {found['namespace']} does not exist in the cluster of context {target.context}",
+            hint=f"Make it: kubectl --context {target.context} create namespace {found['namespace']}",
+        )
+    if message == _NOT_SERVED and target.kind in RESOURCES:
+        resource = RESOURCES[target.kind]
+        group = resource.api_version.partition("/")[0]
+        operator, hint = _OPERATORS.get(group, (None, "The cluster's Kubernetes may be too old."))
+        absent = f": {operator} is not installed" if operator else ""
+        return NotServedError(
+            f"the cluster of context {target.context} has no {target.kind} ({resource.api_version}){absent}",
+            hint=hint,
+        )
+    return ClusterError(f"{target} does not exist in namespace {target.namespace}: {message}")
+
+
+def _conflicts(causes: list[Mapping[str, Any]]) -> tuple[Conflict, ...]:
+    return tuple(
+        Conflict(found["manager"], str(cause.get("field", "")))
+        for cause in causes
+        if cause.get("reason") == "FieldManagerConflict"
+        and (found := _MANAGER.search(str(cause.get("message"))))
+    )
+
+
+def _conflict(conflicts: tuple[Conflict, ...], target: Target) -> ConflictError:
+    fields: dict[str, list[str]] = {}
+    for conflict in conflicts:
+        fields.setdefault(conflict.manager, []).append(conflict.field)
+    said = "; ".join(f"{manager} has set {', '.join(those)}" for manager, those in fields.items())
+    return ConflictError(
+        f"{target} is also managed by others: {said}",
+        conflicts,
+        hint="Set the params to the same values, or take the fields over with --force-conflicts.",
+    )
+
+
+def _invalid(message: str, causes: list[Mapping[str, Any]], target: Target) -> ClusterError:
+    fixed = [cause for cause in causes if _IMMUTABLE.search(str(cause.get("message")))]
+    if fixed or (not causes and _IMMUTABLE.search(message)):
+        fields = ", ".join(dict.fromkeys(str(cause.get("field")) for cause in fixed))
+        return ImmutableError(
+            f"{target} is there already, and {fields or 'what differs'} cannot be changed in it",
+            hint="Delete it first, and it will be made anew.",
+        )
+    said = "; ".join(f"{cause.get('field')}: {_brief(str(cause.get('message')))}" for cause in causes)
+    return ClusterError(f"{target} is not valid: {said or message}")
+
+
+def _brief(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= MAX_CHARS else f"{line[: MAX_CHARS // 2]} … {line[-MAX_CHARS // 2 :]}"
+
+
+def _chain(err: BaseException | None) -> Iterator[BaseException]:
+    while err is not None:
+        yield err
+        if isinstance(err, BaseExceptionGroup):
+            for each in err.exceptions:
+                yield from _chain(each)
+        err = err.__cause__ or err.__context__
+
+
+def _cause(err: BaseException, chain: list[BaseException]) -> str:
+    if isinstance(err, httpx2.ConnectTimeout):
+        return "no connection in time"
+    if isinstance(err, httpx2.TimeoutException):
+        return "it was silent for too long"
+    if isinstance(err, httpx2.LocalProtocolError):  # its text has the token in it
+        return "the request could not be sent; is there a line break in the token?"
+    if isinstance(err, httpx2.ProxyError):
+        return f"the proxy refuses ({err})"
+    for each in chain:
+        if isinstance(each, socket.gaierror):
+            return "the name of its host is not known"
+        if isinstance(each, ConnectionRefusedError):
+            return "nothing listens there"
+        if isinstance(each, ssl.SSLError):
+            return f"TLS fails ({(each.reason or str(each)).lower().replace('_', ' ')})"
+    return re.sub(r"^\[Errno -?\d+\] ", "", _brief(str(err))) or "the connection broke"
