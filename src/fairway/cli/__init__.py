@@ -11,8 +11,14 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Env
 
 import fairway
+from fairway.cli.component import app as component
+from fairway.cli.env import app as env
+from fairway.cli.import_ import import_
+from fairway.cli.init import init
 from fairway.cli.models import app as models
+from fairway.cli.param import app as param
 from fairway.cli.serve import serve
+from fairway.cli.show import show
 from fairway.cli.sync import sync
 from fairway.cli.tensorboard import tensorboard
 from fairway.cli.train import train
@@ -39,7 +45,9 @@ def build_app() -> App:
         config=Env(ENV_PREFIX, command=False),
         error_formatter=_format_usage_error,
     )
-    for command in (up, train, serve, web, tensorboard, models, sync):
+    here = (up, train, serve, web, tensorboard, models, sync)
+    clusters = (init, env, param, component, show, import_)
+    for command in (*here, *clusters):
         app.command(command)
     return app
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from fairway.cli.output import table
 from fairway.config import ModelsSettings
 from fairway.errors import StorageError
 
@@ -102,14 +103,8 @@ def _size(version: Version) -> int | None:
 
 
 def _table(rows: Iterable[dict[str, Any]]) -> str:
-    """Return rows as columns, each as wide as its widest cell."""
-    cells = [list(_COLUMNS), *([_cell(name, row[name]) for name in _COLUMNS] for row in rows)]
-    cells[0] = [name.removesuffix("_bytes").replace("_", " ").upper() for name in _COLUMNS]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in cells
-    )
+    header = [name.removesuffix("_bytes").replace("_", " ").upper() for name in _COLUMNS]
+    return table([header, *([_cell(name, row[name]) for name in _COLUMNS] for row in rows)])
 
 
 def _cell(name: str, value: Any) -> str:

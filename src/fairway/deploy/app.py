@@ -1,12 +1,12 @@
-"""The app: `fairway.yaml` says which components it has, `environments/NAME.yaml` where it runs and what differs there.
+"""The app: `fairway.yaml` says what runs, `environments/NAME.yaml` where, and what differs there.
 
-version: 1                          context: gke_prod        # of the kubeconfig
-name: mnist                         server: https://…        # the cluster that is meant: another one is refused
-components:                         certificateAuthority: sha256:…
-train:                            namespace: mnist
-kind: train                     params:
-params:                           train:
-trainSteps: 200                   numWorkers: 2
+version: 1                          context: gke_prod               # of the kubeconfig
+name: mnist                         server: https://…               # the cluster that is meant:
+components:                         certificateAuthority: sha256:…  # another one is refused
+  train:                            namespace: mnist
+    kind: train                     params:
+    params:                           train:
+      trainSteps: 200                   numWorkers: 2
 """
 
 from __future__ import annotations

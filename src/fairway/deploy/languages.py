@@ -180,6 +180,24 @@ def parse_traffic_rule(value: Any) -> tuple[Share, ...]:
     return tuple(shares)
 
 
+def write(value: Any) -> Any:
+    """Return a value that a language has read as the word that says it; others as they are."""
+    match value:
+        case SecretKey(secret, key):
+            return f"{_escape(secret, '.')}.{key}"
+        case SecretMount(secret, path):
+            return f"{secret}={_escape(path, ',')}"
+        case Share(label, entry, weight):
+            return f"{entry if label == 'version' else f'{label}={entry}'}:{weight}"
+        case Mapping():
+            return ",".join(f"{name}={_escape(str(write(entry)), ',')}" for name, entry in value.items())
+        case tuple() if all(isinstance(entry, Share) for entry in value):
+            return ",".join(write(entry) for entry in value)
+        case tuple():
+            return list(value)
+    return value
+
+
 def parse_name(value: Any) -> str:
     """Read the name of an object: small letters, digits and hyphens, at most 63."""
     return _check(_LABEL, _text(value), "a name of small letters, digits and hyphens, at most 63")
@@ -217,6 +235,10 @@ def _raw_pairs(value: Any) -> dict[str, str]:
             raise ValueError(f"{name} is there twice")
         pairs[name] = raw
     return pairs
+
+
+def _escape(text: str, separator: str) -> str:
+    return re.sub(rf"([\\{separator}])", r"\\\1", text)
 
 
 def _items(value: Any) -> list[str]:

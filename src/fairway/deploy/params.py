@@ -58,9 +58,13 @@ def camel_case(field: str) -> str:
     return head + "".join(word.capitalize() for word in tail)
 
 
-@cache
-def list_params(params: type[Any]) -> dict[str, Param]:
+def list_params(params: type[Params]) -> dict[str, Param]:
     """Return the params of a kind of component by name, its own before those it shares."""
+    return _list_params(params)  # type: ignore[arg-type] # mypy takes the hash of instances for the class's
+
+
+@cache
+def _list_params(params: type[Params]) -> dict[str, Param]:
     hints = get_type_hints(params, include_extras=True)
     found = {}
     for field in sorted(fields(params), key=lambda field: -_depth(params, field.name)):
@@ -77,8 +81,7 @@ def list_params(params: type[Any]) -> dict[str, Param]:
     return found
 
 
-@cache
-def help_texts(params: type[Any]) -> dict[str, str]:
+def help_texts(params: type[Params]) -> dict[str, str]:
     """Return the help of each param by its name: the text under the field, the nearest class's."""
     import docstring_parser  # takes longer than the manifests of a whole app
 

@@ -123,10 +123,6 @@ def resolve(app: App, environment: Environment, overrides: Overrides | None = No
     Raises:
         UsageError: a param is unknown, or cannot have its value. The message names component and value.
     """
-    layers = {
-        name: _set_values(spec, environment, (overrides or {}).get(name, {}))
-        for name, spec in app.components.items()
-    }
     components: dict[str, Component] = {}
     kinds: dict[str, list[Component]] = {}
     for spec in _in_order(app):
