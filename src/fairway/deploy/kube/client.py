@@ -205,7 +205,9 @@ class Kube:
     async def resources(self, group_version: str) -> Kinds | None:
         """Return the kinds of a group and version such as `kubeflow.org/v1`; None if it is not served."""
         found = await self._json("GET", _root(group_version), self._target(), absent=True)
-        return None if found is None else sorted({each["kind"] for each in found["resources"]})
+        if found is None:
+            return None
+        return sorted(each["kind"] for each in found["resources"] if "/" not in each["name"])
 
     def forward(self, pod: str, port: int) -> AbstractAsyncContextManager[PodStream]:
         """Open a TCP connection to a port of a pod.

@@ -32,7 +32,8 @@ _OPERATORS = {
     ),
     "gateway.networking.k8s.io": ("the Gateway API", "Install its CRDs, or leave the routes out."),
 }
-_NOT_SERVED = "the server could not find the requested resource"
+# The first where the group is served, the second where it is not.
+_NOT_SERVED = ("the server could not find the requested resource", "404 page not found")
 _NO_NAMESPACE = re.compile(r'^namespaces "(?P<namespace>[^"]+)" not found')
 _QUOTA = re.compile(
     r"exceeded quota: (?P<quota>[^,]+), requested: (?P<requested>.+), used: (?P<used>.+), "
@@ -40,6 +41,8 @@ _QUOTA = re.compile(
 )
 _RBAC = re.compile(r'User "(?P<user>[^"]*)" cannot (?P<verb>\S+) resource "(?P<resource>[^"]+)"')
 _MANAGER = re.compile(r'conflict with "(?P<manager>[^"]+)"')
+# The API server says so with HTTP 500.
+_TYPED_PATCH = re.compile(r"failed to create typed patch object \(.*?\): (?P<cause>.+)")
 _IMMUTABLE = re.compile(r"\bimmutable\b|may not be changed|may not change once set")
 
 
@@ -119,9 +122,12 @@ def refused(code: int, body: bytes, target: Target) -> ClusterError:
         target: What the request was about.
     """
     status = _status(body)
+    said = body.decode(errors="replace") if status is None else str(status.get("message") or f"HTTP {code}")
+    message = _brief(said)
+    if code == 404 and message in _NOT_SERVED and target.kind in RESOURCES:
+        return _not_served(target)
     if status is None:
-        return _no_api_server(code, body, target)
-    message = _brief(str(status.get("message") or f"HTTP {code}"))
+        return _no_api_server(code, message, target)
     causes = (status.get("details") or {}).get("causes") or []
     match code:
         case 401:
@@ -132,7 +138,7 @@ def refused(code: int, body: bytes, target: Target) -> ClusterError:
                 f"kubectl --context {target.context} auth whoami",
             )
         case 403:
-            return _forbidden(message, target)
+            return _forbidden(message, causes, target)
         case 404:
             return _missing(message, target)
         case 409 if conflicts := _conflicts(causes):
@@ -146,6 +152,8 @@ def refused(code: int, body: bytes, target: Target) -> ClusterError:
                 f"the cluster of context {target.context} is not able to answer: {message}",
                 hint="Try again in a moment.",
             )
+        case 500 if found := _TYPED_PATCH.search(message):
+            return ClusterError(f"{target} is not valid: {found['cause']}")
     return ClusterError(f"the cluster of context {target.context} refuses {target}: {message}")
 
 
@@ -177,9 +185,8 @@ def _status(body: bytes) -> Mapping[str, Any] | None:
     return content if isinstance(content, dict) and content.get("kind") == "Status" else None
 
 
-def _no_api_server(code: int, body: bytes, target: Target) -> ClusterError:
-    said = _brief(body.decode(errors="replace"))
-    quoted = f": {said}" if said and not said.startswith("<") else ""
+def _no_api_server(code: int, message: str, target: Target) -> ClusterError:
+    quoted = f": {message}" if message and not message.startswith("<") else ""
     kind = AwayError if code in (429, 502, 503, 504) else ClusterError
     return kind(
         f"{target.server} answers HTTP {code} for {target}{quoted}",
@@ -187,23 +194,29 @@ def _no_api_server(code: int, body: bytes, target: Target) -> ClusterError:
     )
 
 
-def _forbidden(message: str, target: Target) -> ClusterError:
+def _forbidden(message: str, causes: list[Mapping[str, Any]], target: Target) -> ClusterError:
+    where = f"--context {target.context} -n {target.namespace}"
     if quota := _QUOTA.search(message):
         return ClusterError(
             f"{target} exceeds quota {quota['quota']} of namespace {target.namespace}:"
             f" it asks for {quota['requested']}; in use are {quota['used']} of {quota['limited']}",
             hint="Ask for less, end what is no longer needed, or have the quota raised:"
-            f" kubectl --context {target.context} -n {target.namespace} describe quota",
+            f" kubectl {where} describe quota",
         )
     if access := _RBAC.search(message):
-        where = "at the cluster scope" if "cluster scope" in message else f"in namespace {target.namespace}"
+        scope = "in the whole cluster" if "cluster scope" in message else f"in namespace {target.namespace}"
         return ClusterError(
-            f"{access['user']} may not {access['verb']} {access['resource']} {where}"
+            f"{access['user']} may not {access['verb']} {access['resource']} {scope}"
             f" of context {target.context}",
-            hint=f"Ask for that right; you have: kubectl --context {target.context}"
-            f" -n {target.namespace} auth can-i --list",
+            hint=f"Ask for that right; these you have: kubectl {where} auth can-i --list",
         )
-    return ClusterError(f"the cluster of context {target.context} forbids {target}: {message}")
+    if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
+        return ClusterError(
+            f"namespace {target.namespace} of context {target.context} is being deleted",
+            hint="Wait until it is gone and make it anew, or use another.",
+        )
+    reason = message.partition(" is forbidden: ")[2] or message
+    return ClusterError(f"the cluster of context {target.context} forbids {target}: {reason}")
 
 
 def _missing(message: str, target: Target) -> ClusterError:
@@ -212,16 +225,20 @@ def _missing(message: str, target: Target) -> ClusterError:
             f"namespace {found['namespace']} does not exist in the cluster of context {target.context}",
             hint=f"Make it: kubectl --context {target.context} create namespace {found['namespace']}",
         )
-    if message == _NOT_SERVED and target.kind in RESOURCES:
-        resource = RESOURCES[target.kind]
-        group = resource.api_version.partition("/")[0]
-        operator, hint = _OPERATORS.get(group, (None, "The cluster's Kubernetes may be too old."))
-        absent = f": {operator} is not installed" if operator else ""
-        return NotServedError(
-            f"the cluster of context {target.context} has no {target.kind} ({resource.api_version}){absent}",
-            hint=hint,
+    if message.endswith(f'"{target.name}" not found'):
+        return ClusterError(
+            f"{target} does not exist in namespace {target.namespace} of context {target.context}"
         )
-    return ClusterError(f"{target} does not exist in namespace {target.namespace}: {message}")
+    return ClusterError(f"the cluster of context {target.context} refuses {target}: {message}")
+
+
+def _not_served(target: Target) -> NotServedError:
+    version = RESOURCES[target.kind].api_version
+    operator, hint = _OPERATORS.get(version.partition("/")[0], (None, "Its Kubernetes may be too old."))
+    absent = f": {operator} is not installed" if operator else ""
+    return NotServedError(
+        f"the cluster of context {target.context} has no {target.kind} ({version}){absent}", hint=hint
+    )
 
 
 def _conflicts(causes: list[Mapping[str, Any]]) -> tuple[Conflict, ...]:

@@ -156,7 +156,7 @@ async def serve_forward(
     listener = listen(host, port, flag)
     forwarder = _Forwarder(open_pod, pick_pod, report)
     try:
-        server = await asyncio.start_server(forwarder.carry, sock=listener)
+        server = await asyncio.start_server(forwarder.accept, sock=listener)
     except BaseException:
         listener.close()
         raise
@@ -174,12 +174,20 @@ class _Forwarder:
         self._reported: str | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection."""
-        task = asyncio.current_task()
-        assert task is not None
+    def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Begin to carry a connection."""
+        # Python 3.11 logs a traceback when a task of its own is cancelled.
+        task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End all connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             pod, port = await self._pick_pod()
             async with self._open_pod(pod, port) as stream:
@@ -195,12 +203,6 @@ class _Forwarder:
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
-
-    async def close(self) -> None:
-        """End all connections."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: PodStream) -> None:
