@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -89,15 +91,26 @@ def data_flags(request: pytest.FixtureRequest) -> tuple[str, ...]:
 
 @pytest.fixture(scope="session")
 def trained_export(tmp_path_factory: pytest.TempPathFactory, data_flags: tuple[str, ...]) -> Path:
-    """The export directory of a real training; its model directory lies beside it."""
+    """The export directory of a real training; its model directory lies beside it.
+
+    It is trained once, by the first of the test processes that needs it; each has a copy of its own.
+    """
     home = tmp_path_factory.mktemp("trained")
-    subprocess.run(
-        [sys.executable, "-m", "fairway", "train", *data_flags],
-        cwd=home,
-        env=clean_environment(home / "cache"),
-        check=True,
-        timeout=280,
-    )
+    several = "PYTEST_XDIST_WORKER" in os.environ
+    shared = (tmp_path_factory.getbasetemp().parent if several else home) / "training"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "trained").exists():
+            subprocess.run(
+                [sys.executable, "-m", "fairway", "train", *data_flags],
+                cwd=shared,
+                env=clean_environment(home / "cache"),
+                check=True,
+                timeout=280,
+            )
+            (shared / "trained").touch()
+    shutil.copytree(shared / "mnist", home / "mnist")
     return home / "mnist" / "export"
 
 
