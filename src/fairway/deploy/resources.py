@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,3 +67,25 @@ def owner_labels(app: str, environment: str, component: str | None = None) -> di
         "fairway/environment": environment,
     }
     return labels | ({"app.kubernetes.io/component": component} if component else {})
+
+
+def manifest(kind: str, metadata: Manifest, spec: Manifest) -> Manifest:
+    """Return a manifest of a kind in `RESOURCES`."""
+    return {"apiVersion": RESOURCES[kind].api_version, "kind": kind, "metadata": metadata, "spec": spec}
+
+
+def manifest_hash(manifest: Manifest) -> str:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a manifest's JSON, whatever its hash says."""
+    metadata = dict(manifest["metadata"])
+    annotations = {k: v for k, v in metadata.pop("annotations", {}).items() if k != MANIFEST_HASH}
+    if annotations:
+        metadata["annotations"] = annotations
+    canonical = json.dumps(manifest | {"metadata": metadata}, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def with_hash(manifest: Manifest) -> Manifest:
+    """Return a manifest with its hash among its annotations."""
+    metadata = manifest["metadata"]
+    annotations = metadata.get("annotations", {}) | {MANIFEST_HASH: manifest_hash(manifest)}
+    return manifest | {"metadata": metadata | {"annotations": annotations}}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
@@ -24,12 +25,15 @@ from fairway.deploy.languages import (
 )
 from fairway.deploy.params import From, Params
 from fairway.deploy.resources import Manifest, owner_labels
+from fairway.errors import UsageError
 
 TRAIN_IMAGE = f"fairway-train:{__version__}"
 SERVE_IMAGE = f"fairway-serve:{__version__}"
 """What `fairway image build` makes; a cluster needs them under the name of a registry."""
 CLAIM_PATH = "/mnt"
 """Where a claim is mounted, as in the tutorial."""
+MAX_NAME = 63
+"""Characters of a label's value or a host name: RFC 1123."""
 
 Name = Annotated[str, Language("a name of small letters, digits and hyphens", parse_name)]
 Subdomain = Annotated[str, Language("the name of an object", parse_subdomain)]
@@ -98,7 +102,7 @@ class PodParams(ComponentParams):
 
     def claim(self) -> str | None:
         """Return the name of the claim to mount; `None` if no directory lies on one."""
-        return getattr(self, "pvc_name", None) if self.paths() else None
+        return getattr(self, "pvc_name", None) if any(map(is_on_claim, self.paths())) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +155,29 @@ class Placement:
             **owner_labels(self.app, self.environment, self.component),
         }
 
+    def metadata(self, name: str, instance: str) -> Manifest:
+        """Return an object's metadata.
+
+        Args:
+            name: The object's.
+            instance: The component's param `name`.
+        """
+        return {"name": name, "namespace": self.namespace, "labels": self.labels(instance)}
+
+    def selector(self, instance: str) -> dict[str, str]:
+        """Return the labels that only this component's pods have, and that no other param changes.
+
+        What a Deployment selects cannot be changed, so the component's own name is not among them.
+
+        Args:
+            instance: The component's param `name`.
+        """
+        return {
+            "app.kubernetes.io/name": self.kind,
+            "app.kubernetes.io/instance": instance,
+            **owner_labels(self.app, self.environment),
+        }
+
 
 @dataclass(frozen=True)
 class Kind:
@@ -160,7 +187,8 @@ class Kind:
         name: As in fairway.yaml.
         params: Its params.
         build: Returns its manifests, in the order in which they are applied.
-        takes_part: Whether a component without the param `enabled` takes part, given its params and the others'.
+        takes_part: Whether a component without the param `enabled` takes part, given its params and those
+            of the others.
         retired: Params of the 2019 tutorial that are gone, and what to do instead.
     """
 
@@ -171,6 +199,36 @@ class Kind:
     retired: Mapping[str, str] = field(default_factory=dict)
 
 
+def join_name(component: str, name: str, suffix: str, reserve: str = "") -> str:
+    """Return a name that is derived from the param `name`.
+
+    Args:
+        component: The component's name, for the message.
+        name: The param.
+        suffix: Follows it.
+        reserve: What Kubernetes will add to it, or something as long.
+
+    Raises:
+        UsageError: it would be longer than a label or host name may be.
+    """
+    derived = f"{name}-{suffix}"
+    if (length := len(derived + reserve)) > MAX_NAME:
+        raise UsageError(
+            f"{component}: name is {name!r}, but {derived}{reserve}, which is made from it, would have "
+            f"{length} characters, {length - MAX_NAME} too many",
+            hint=f"Choose a name of at most {len(name) - (length - MAX_NAME)} characters.",
+        )
+    return derived
+
+
 def is_uri(directory: str) -> bool:
     """Return whether a directory is in an object store and not on a disk."""
     return "://" in directory and not directory.startswith("file://")
+
+
+def is_on_claim(directory: str) -> bool:
+    """Return whether a directory is where the claim is mounted, or below."""
+    if is_uri(directory):
+        return False
+    path = posixpath.normpath(directory.removeprefix("file://"))
+    return path == CLAIM_PATH or path.startswith(f"{CLAIM_PATH}/")

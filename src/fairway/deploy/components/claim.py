@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from fairway.deploy.components.base import ComponentParams, Language, PodParams, Quantity, Subdomain, parse_subdomain
+from fairway.deploy.components.base import ComponentParams, Placement, PodParams, Quantity, Subdomain
+from fairway.deploy.languages import Language, parse_subdomain
+from fairway.deploy.resources import Manifest, manifest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +22,7 @@ class ClaimParams(ComponentParams):
     """How much it holds, in bytes (Mi, Gi)."""
 
     access_mode: Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] = "ReadWriteOnce"
-    """ReadWriteOnce: pods of one node. ReadWriteMany: pods of all nodes, where the storage class can do it."""
+    """ReadWriteOnce: pods of one node. ReadWriteMany: pods of all nodes, where the storage class has it."""
 
     storage_class: Subdomain | None = None
     """Storage class. Default: the cluster's."""
@@ -31,5 +33,11 @@ def takes_part(params: ClaimParams, others: Sequence[ComponentParams]) -> bool:
     return any(other.claim() == params.name for other in others if isinstance(other, PodParams))
 
 
-def build(params: Any, placement: Placement) -> list[Manifest]:
-    raise NotImplementedError
+def build(params: ClaimParams, placement: Placement) -> list[Manifest]:
+    """Return the claim."""
+    spec = {
+        "accessModes": [params.access_mode],
+        "resources": {"requests": {"storage": params.size}},
+        **({"storageClassName": params.storage_class} if params.storage_class else {}),
+    }
+    return [manifest("PersistentVolumeClaim", placement.metadata(params.name, params.name), spec)]

@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from fairway.config import MODEL_NAME
-from fairway.deploy.components.base import ComponentParams, Gateway, Name, Subdomain
+from fairway.deploy.components import routes
+from fairway.deploy.components.base import ComponentParams, Gateway, Name, Placement, Subdomain, join_name
+from fairway.deploy.components.objects import service, service_port
 from fairway.deploy.languages import Language, Share, parse_traffic_rule
+from fairway.deploy.resources import Manifest
+from fairway.errors import UsageError
+
+GRPC_PORT = 9000
+REST_PORT = 8500
+_VERBS = ("predict", "classify", "regress")
 
 ServiceType = Literal["ClusterIP", "NodePort", "LoadBalancer"]
 TrafficRule = Annotated[
@@ -30,7 +38,7 @@ class ServiceParams(ComponentParams):
     """Who reaches it. ClusterIP: the cluster. NodePort, LoadBalancer: others too."""
 
     traffic_rule: TrafficRule = (Share("version", "v1", 100),)
-    """Which versions' pods get how much of the traffic; more than one needs a gateway."""
+    """Which versions' pods get the traffic; several share that of the gateway by their weights."""
 
     gateway: Gateway | None = None
     """Gateway through which an HTTPRoute leads here. Default: none."""
@@ -45,5 +53,58 @@ RETIRED: Mapping[str, str] = {
 }
 
 
-def build(params: Any, placement: Placement) -> list[Manifest]:
-    raise NotImplementedError
+def build(params: ServiceParams, placement: Placement) -> list[Manifest]:
+    """Return the Service, and the way through the gateway: divided, where the rule divides.
+
+    Raises:
+        UsageError: the rule divides, and there is no gateway that could.
+    """
+    shares = params.traffic_rule
+    if len(shares) == 1:
+        return [_service(params, placement, params.name, shares[0]), *_routes(params, placement, {})]
+    if params.gateway is None:
+        raise UsageError(
+            f"{placement.component}: trafficRule divides the traffic among {len(shares)}, "
+            "which only a gateway can, but gateway is not set",
+            hint="Set gateway to the Gateway's name, or name one version: v1:100",
+        )
+    names = {share: join_name(placement.component, params.name, share.value) for share in shares}
+    if len(set(names.values())) < len(names):
+        raise UsageError(
+            f"{placement.component}: trafficRule has one value under two labels",
+            hint="Give them different values: each makes a Service of that name.",
+        )
+    return [
+        # Who asks the Service itself, as the web UI does, gets any of the model's servers.
+        _service(params, placement, params.name, None),
+        *(_service(params, placement, name, share) for share, name in names.items()),
+        *_routes(params, placement, {name: share.weight for share, name in names.items()}),
+    ]
+
+
+def _service(params: ServiceParams, placement: Placement, name: str, share: Share | None) -> Manifest:
+    # Not by environment: those of one namespace share the model servers, as in the tutorial.
+    selector = {
+        "app": params.model_name,
+        **({share.label: share.value} if share else {}),
+        "app.kubernetes.io/name": "serving",
+        "app.kubernetes.io/part-of": placement.app,
+    }
+    ports = [
+        service_port("grpc-tf-serving", GRPC_PORT, GRPC_PORT),
+        service_port("http-tf-serving", REST_PORT, REST_PORT),
+    ]
+    service_type = params.service_type if name == params.name else "ClusterIP"
+    return service(placement, name, params.name, selector, ports, service_type)
+
+
+def _routes(params: ServiceParams, placement: Placement, weights: Mapping[str, int]) -> list[Manifest]:
+    if params.gateway is None:
+        return []
+    path = f"/v1/models/{params.model_name}"
+    rule = {
+        "matches": [routes.prefix(path), *(routes.exact(f"{path}:{verb}") for verb in _VERBS)],
+        "backendRefs": [routes.backend(name, REST_PORT, weight) for name, weight in weights.items()]
+        or [routes.backend(params.name, REST_PORT)],
+    }
+    return [routes.http_route(placement, params.name, params.name, params.gateway, params.hostname, [rule])]

@@ -7,8 +7,27 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from fairway.config import MODEL_NAME, Count, Range
-from fairway.deploy.components.base import AccessParams, ComponentParams, Labels, Name, Quantity, Replicas, Subdomain, is_uri
+from fairway.deploy.components import servers
+from fairway.deploy.components.base import (
+    AccessParams,
+    ComponentParams,
+    Gateway,
+    Labels,
+    Name,
+    Placement,
+    Quantity,
+    Replicas,
+    Subdomain,
+    is_uri,
+)
+from fairway.deploy.components.objects import deployment
+from fairway.deploy.components.pods import pod_template
+from fairway.deploy.components.policies import allow, front_peers, network_policy, pods
+from fairway.deploy.components.scaling import autoscaler, check_replicas, disruption_budgets
+from fairway.deploy.components.service import GRPC_PORT, REST_PORT, ServiceType
 from fairway.deploy.params import From
+from fairway.deploy.resources import Manifest
+from fairway.errors import UsageError
 
 Storage = Literal["gcp", "aws", "pvc", "local"]
 TENSORFLOW_SERVING_IMAGE = "tensorflow/serving:2.19.1"
@@ -41,6 +60,9 @@ class ServingParams(AccessParams):
     model_base_path: Annotated[str | None, From("train", "exportDir")] = None
     """Directory with one sub-directory per version. Default: the training's exportDir."""
 
+    labels: Labels = field(default_factory=dict)
+    """Further labels of the pods, for a trafficRule by labels."""
+
     replicas: Replicas = 1
     """Pods; with maxReplicas the least."""
 
@@ -52,6 +74,12 @@ class ServingParams(AccessParams):
 
     clients: Labels = field(default_factory=lambda: {"fairway/client": "true"})
     """Pods of the namespace with these labels may ask the server, besides the web UI."""
+
+    gateway: Annotated[Gateway | None, From("mnist-service", "gateway")] = None
+    """Gateway whose proxies may ask the server too. Default: that of mnist-service."""
+
+    service_type: Annotated[ServiceType | None, From("mnist-service", "serviceType")] = None
+    """Whether others than the cluster may ask the server. Default: as mnist-service has it."""
 
     num_gpus: Annotated[Count, Range(minimum=0, maximum=16)] = 0
     """GPUs of a pod (nvidia.com/gpu), for an image that can use them."""
@@ -89,7 +117,7 @@ class ServingParams(AccessParams):
 
 RETIRED: Mapping[str, str] = {
     "defaultCpuImage": "Set image; with `server tensorflow-serving` set serverImage.",
-    "defaultGpuImage": "Set numGpus, and an image that can use them; with `server tensorflow-serving` serverImage.",
+    "defaultGpuImage": "Set numGpus, and image or serverImage to one that can use them.",
     "deployHttpProxy": "The model server answers REST by itself, on port 8500.",
     "httpProxyImage": "The model server answers REST by itself, on port 8500.",
     "injectIstio": "Set gateway of mnist-service; it divides traffic by an HTTPRoute.",
@@ -110,5 +138,63 @@ def takes_part(params: ServingParams, _others: Sequence[ComponentParams]) -> boo
     return params.storage == place(params)
 
 
-def build(params: Any, placement: Placement) -> list[Manifest]:
-    raise NotImplementedError
+def build(params: ServingParams, placement: Placement) -> list[Manifest]:
+    """Return the Deployment, what scales it, and who may ask it.
+
+    Raises:
+        UsageError: params do not fit together.
+    """
+    name, most = params.name, params.max_replicas
+    check_replicas(placement.component, params.replicas, most)
+    _check_place(params, placement.component)
+    own_labels = {
+        **placement.labels(name),
+        "app": params.model_name,
+        "version": params.version_name,
+    }
+    _check_labels(params, placement.component, own_labels)
+    template = pod_template(dict(params.labels) | own_labels, servers.pod(params, placement.component))
+    return [
+        *([_policy(params, placement)] if params.network_policy else []),
+        deployment(placement, name, name, template, None if most else params.replicas),
+        *([autoscaler(placement, name, params.replicas, most, params.target_cpu)] if most else []),
+        *disruption_budgets(placement, name, most or params.replicas),
+    ]
+
+
+def _policy(params: ServingParams, placement: Placement) -> Manifest:
+    peers = front_peers(params.service_type or "ClusterIP", params.gateway, placement)
+    if peers is not None:
+        # Of any environment, as mnist-service is.
+        web_ui = {"app.kubernetes.io/name": "web-ui", "app.kubernetes.io/part-of": placement.app}
+        peers = [*pods(web_ui), *pods(params.clients), *peers]
+    return network_policy(placement, params.name, params.name, allow(peers, REST_PORT, GRPC_PORT))
+
+
+def _check_place(params: ServingParams, component: str) -> None:
+    if not params.model_base_path:
+        raise UsageError(
+            f"{component}: modelBasePath is not set, and there is no training whose exportDir it could be",
+            hint="Set modelBasePath to a path, s3://… or gs://…",
+        )
+    if params.storage in (found := place(params), "local" if found == "pvc" else None):
+        return
+    if params.storage == "pvc" and found == "local":
+        raise UsageError(
+            f"{component}: storage is pvc, but pvcName is not set",
+            hint="Set pvcName to the claim with the model; storage local is for a model in the image.",
+        )
+    raise UsageError(
+        f"{component}: storage is {params.storage}, but modelBasePath is {params.model_base_path}, "
+        f"which is {found}",
+        hint=f"Apply a component with storage {found}, or set modelBasePath to where the model lies.",
+    )
+
+
+def _check_labels(params: ServingParams, component: str, own: Mapping[str, str]) -> None:
+    for label in params.labels:
+        if label in own:
+            raise UsageError(
+                f"{component}: labels has {label}, which is set already: to {own[label]}",
+                hint="The version is set with versionName, app with modelName." if "/" not in label else "",
+            )

@@ -12,12 +12,19 @@ from fairway.deploy.components.base import (
     TRAIN_IMAGE,
     EnvVariables,
     Name,
+    Placement,
     PodParams,
     Quantity,
     Secret,
     SecretKeyRefs,
     Subdomain,
 )
+from fairway.deploy.components.launchers import job, jobset, tfjob
+from fairway.deploy.components.launchers.tasks import CONTROL_PORT, PORT, count_tasks
+from fairway.deploy.components.policies import allow, network_policy, pods
+from fairway.deploy.components.volumes import require_claim
+from fairway.deploy.resources import Manifest
+from fairway.errors import UsageError
 
 Launcher = Literal["tfjob", "job", "jobset"]
 
@@ -100,5 +107,27 @@ RETIRED: Mapping[str, str] = {
 }
 
 
-def build(params: Any, placement: Placement) -> list[Manifest]:
-    raise NotImplementedError
+_LAUNCHERS = {"tfjob": tfjob.build, "job": job.build, "jobset": jobset.build}
+
+
+def build(params: TrainParams, placement: Placement) -> list[Manifest]:
+    """Return the training, and what keeps others away from its tasks.
+
+    Raises:
+        UsageError: params do not fit together.
+    """
+    require_claim(params, placement.component, "what is there would be lost with the pod")
+    if params.num_ps and not params.num_workers:
+        raise UsageError(
+            f"{placement.component}: numPs is {params.num_ps}, but there are no workers to train with them",
+            hint="Set numWorkers to 2, or numPs to 0.",
+        )
+    manifests = _LAUNCHERS[params.launcher](params, placement)
+    return [_policy(params, placement), *manifests] if params.network_policy else manifests
+
+
+def _policy(params: TrainParams, placement: Placement) -> Manifest:
+    """Let in only the other tasks: TensorFlow's servers ask nobody for a password."""
+    several = sum(count_tasks(params).values()) > 1
+    peers = pods(placement.selector(params.name)) if several else []
+    return network_policy(placement, params.name, params.name, allow(peers, PORT, CONTROL_PORT))

@@ -1,0 +1,160 @@
+"""What all pods have in common: who they run as, what they may do and take, how their health is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+from fairway.deploy.components.base import PodParams
+from fairway.deploy.components.environment import Environment, literal
+from fairway.deploy.components.volumes import TMP, Volume
+from fairway.deploy.resources import Manifest
+
+USER = 10001
+"""User and group of pods; the images' own. Not root, and none that a system has."""
+EVERY_INTERFACE = "::"
+"""Address that containers listen on: all of IPv6 and IPv4, and loopback, which port-forward comes by."""
+_UNPRIVILEGED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def pod_template(labels: dict[str, str], spec: Manifest) -> Manifest:
+    """Return a pod template."""
+    return {"metadata": {"labels": labels}, "spec": spec}
+
+
+def pod_spec(
+    params: PodParams,
+    container: Manifest,
+    volumes: Sequence[Volume],
+    *,
+    service_account: str | None,
+    grace_s: int,
+    sidecar: Manifest | None = None,
+) -> Manifest:
+    """Return the spec of a pod with one container.
+
+    Args:
+        params: Where it may run.
+        container: The container.
+        volumes: What its containers mount.
+        service_account: `None`: the namespace's default, and no token of it in the pod.
+        grace_s: Seconds from SIGTERM to SIGKILL.
+        sidecar: Starts before the container and runs beside it.
+    """
+    account = {"serviceAccountName": service_account} if service_account else {}
+    secret = params.image_pull_secret
+    return {
+        **account,
+        # Nothing here asks the API server; but a service account that a cloud knows proves itself with it.
+        "automountServiceAccountToken": service_account is not None,
+        "enableServiceLinks": False,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER,
+            "runAsGroup": USER,
+            "fsGroup": USER,
+            "fsGroupChangePolicy": "OnRootMismatch",
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "terminationGracePeriodSeconds": grace_s,
+        **({"imagePullSecrets": [{"name": secret}]} if secret else {}),
+        **({"nodeSelector": dict(params.node_selector)} if params.node_selector else {}),
+        **({"tolerations": [dict(entry) for entry in params.tolerations]} if params.tolerations else {}),
+        **({"initContainers": [sidecar]} if sidecar else {}),
+        "containers": [container],
+        "volumes": [deepcopy(volume.source) for volume in (TMP, *volumes)],
+    }
+
+
+def container(
+    name: str,
+    image: str,
+    args: Sequence[str],
+    env: Environment,
+    volumes: Sequence[Volume],
+    resources: Manifest,
+    **more: Any,
+) -> Manifest:
+    """Return a container.
+
+    Args:
+        name: Its name.
+        image: Its image.
+        args: Words for the image's entry point, taken as they are.
+        env: Its environment variables.
+        volumes: What is mounted, besides a directory for temporary files.
+        resources: Requests and limits.
+        more: Further fields.
+    """
+    variables = [{"name": variable, **entry} for variable, entry in env.items()]
+    return {
+        "name": name,
+        "image": image,
+        "args": [literal(word) for word in args],
+        **({"env": variables} if variables else {}),
+        "resources": resources,
+        "securityContext": deepcopy(_UNPRIVILEGED),
+        # What `status` shows of a crash are then the last lines of the log.
+        "terminationMessagePolicy": "FallbackToLogsOnError",
+        **more,
+        "volumeMounts": [deepcopy(volume.mount) for volume in (TMP, *volumes)],
+    }
+
+
+def resources(params: PodParams, gpus: int = 0) -> Manifest:
+    """Return what a container gets and may take at most."""
+    gpu = {"nvidia.com/gpu": str(gpus)} if gpus else {}
+    return {
+        "requests": {"cpu": params.cpu, "memory": params.memory},
+        "limits": {"cpu": params.cpu_limit, "memory": params.memory_limit, **gpu},
+    }
+
+
+def port(name: str, number: int) -> Manifest:
+    """Return a container's port."""
+    return {"name": name, "containerPort": number}
+
+
+def http_probe(path: str, number: int, *, period_s: int, failures: int) -> Manifest:
+    """Return a probe that asks for a path, and gives up after so many failures in a row."""
+    return {"httpGet": {"path": path, "port": number}} | _patience(period_s, failures)
+
+
+def http_probes(number: int, *, alive: str, ready: str) -> dict[str, Manifest]:
+    """Return the probes of a server that answers soon after its start.
+
+    Args:
+        number: Its port.
+        alive: Path that is answered as long as the server works.
+        ready: Path that is answered while it is of use.
+    """
+    return {
+        "startupProbe": http_probe(alive, number, period_s=1, failures=300),
+        "readinessProbe": http_probe(ready, number, period_s=5, failures=3),
+        "livenessProbe": http_probe(alive, number, period_s=10, failures=6),
+    }
+
+
+def tcp_probe(number: int, *, period_s: int, failures: int) -> Manifest:
+    """Return a probe that connects to a port, and gives up after so many failures in a row."""
+    return {"tcpSocket": {"port": number}} | _patience(period_s, failures)
+
+
+def command_probe(command: Sequence[str], *, period_s: int, failures: int) -> Manifest:
+    """Return a probe that runs a command, and gives up after so many failures in a row."""
+    return {"exec": {"command": list(command)}} | _patience(period_s, failures)
+
+
+def drain(seconds: int) -> Manifest:
+    """Return a hook that keeps a server answering while others still learn that it is about to end."""
+    return {"preStop": {"exec": {"command": ["sleep", str(seconds)]}}}
+
+
+def _patience(period_s: int, failures: int) -> Manifest:
+    # A busy node is slow, which is no fault of the server's.
+    return {"periodSeconds": period_s, "timeoutSeconds": 5, "failureThreshold": failures}
