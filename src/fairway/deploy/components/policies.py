@@ -47,7 +47,10 @@ def pods(labels: Mapping[str, str]) -> list[Manifest]:
 
 
 def gateway_pods(gateway: str | None, placement: Placement) -> list[Manifest]:
-    """Return the pods of a Gateway's namespace as peers, as its proxies run there.
+    """Return the proxies of a Gateway as peers: they run in its namespace.
+
+    In a namespace of its own all pods are taken for proxies, in that of the app only those with the Gateway
+    API's label: https://gateway-api.sigs.k8s.io/geps/gep-1762/
 
     Args:
         gateway: `NAME`, in the namespace of the app, or `NAMESPACE/NAME`; `None`: there is none.
@@ -56,8 +59,9 @@ def gateway_pods(gateway: str | None, placement: Placement) -> list[Manifest]:
     if gateway is None:
         return []
     namespace, slash, _ = gateway.partition("/")
-    name = namespace if slash else placement.namespace
-    return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}]
+    if slash and namespace != placement.namespace:
+        return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
+    return pods({"gateway.networking.k8s.io/gateway-name": gateway.rpartition("/")[2]})
 
 
 def front_peers(service_type: str, gateway: str | None, placement: Placement) -> list[Manifest] | None:
