@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import anyio
 import httpx2
@@ -199,10 +199,11 @@ class _Forwarder:
                 self._report(err)
         except (TimeoutError, ConnectionError):
             pass  # the client has gone
+        except asyncio.CancelledError:
+            writer.transport.abort()  # a client that does not read would keep us
+            raise
         finally:
             writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
 
 
 async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: PodStream) -> None:

@@ -14,9 +14,9 @@ import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 from typing import Any
 
 import httpx2
@@ -74,7 +74,12 @@ class Plugin:
         stdin, stderr = (None, None) if interactive else (DEVNULL, PIPE)
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, env=self._environment(interactive), stdin=stdin, stdout=PIPE, stderr=stderr
+                *command,
+                env=self._environment(interactive),
+                stdin=stdin,
+                stdout=PIPE,
+                stderr=stderr,
+                start_new_session=not interactive,  # to be ended with its children, which hold its pipes
             )
         except OSError as err:
             raise self._error(f"cannot be started ({err.strerror})") from err
@@ -84,8 +89,9 @@ class Plugin:
         except TimeoutError as err:
             raise self._error(f"has not ended after {TIMEOUT_S:g} s") from err
         finally:
-            with suppress(ProcessLookupError):
-                process.kill()
+            if process.returncode is None:
+                os.kill(process.pid, SIGKILL) if interactive else os.killpg(process.pid, SIGKILL)
+                await process.wait()
         if process.returncode:
             lines = (complaint or b"").decode(errors="replace").split("\n")
             said = next((line.strip() for line in reversed(lines) if line.strip()), "")
