@@ -16,6 +16,7 @@ from fairway.cli.env import app as env
 from fairway.cli.import_ import import_
 from fairway.cli.init import init
 from fairway.cli.models import app as models
+from fairway.cli.open import open_
 from fairway.cli.param import app as param
 from fairway.cli.serve import serve
 from fairway.cli.show import show
@@ -46,7 +47,7 @@ def build_app() -> App:
         error_formatter=_format_usage_error,
     )
     here = (up, train, serve, web, tensorboard, models, sync)
-    clusters = (init, env, param, component, show, import_)
+    clusters = (init, env, param, component, show, import_, open_)
     for command in (*here, *clusters):
         app.command(command)
     return app

@@ -1,0 +1,77 @@
+"""`fairway open`: ports of this machine lead into the cluster until Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fairway.deploy.diagnosis import diagnose
+from fairway.deploy.ending import run_until_stopped, together
+from fairway.deploy.environment import connect
+from fairway.deploy.forwards import Forward, Opened, find_forwards, open_forwards
+from fairway.deploy.settings import OpenSettings
+from fairway.deploy.snapshot import take_snapshot
+from fairway.deploy.target import Target
+from fairway.deploy.waiting import Told
+from fairway.errors import ClusterError, UsageError
+
+if TYPE_CHECKING:
+    from fairway.deploy.kube.client import Kube
+
+LOOK_S = 2.0
+"""Seconds between two looks at why something is not ready."""
+ENDING = "Ctrl-C closes the ports; what runs in the cluster goes on."
+
+
+def run(target: Target, settings: OpenSettings) -> int:
+    """Open ports until a signal comes.
+
+    Args:
+        target: The environment.
+        settings: What of it, and where.
+
+    Returns:
+        The exit code, that of the signal.
+
+    Raises:
+        UsageError: a component has no port.
+        FairwayError: a port of this machine is taken.
+        ClusterError: nothing is applied, or the cluster refuses or is away at first.
+    """
+    chosen = target.choose(settings.component)
+    forwards = find_forwards(target, chosen, settings)
+    portless = {each.name for each in chosen} - {forward.component for forward in forwards}
+    if not forwards or (settings.component and portless):
+        names = ", ".join(sorted(portless)) or "the app"
+        able = find_forwards(target, target.choose(), settings)
+        raise UsageError(
+            f"{names} has nothing to open",
+            hint=f"These have: {', '.join(dict.fromkeys(each.component for each in able)) or 'none'}.",
+        )
+    return run_until_stopped(_open(target, forwards, settings.host))
+
+
+async def _open(target: Target, forwards: Sequence[Forward], host: str) -> None:
+    async with connect(target.environment) as kube, open_forwards(kube, forwards, host) as opened:
+        await opened.refresh()
+        if not opened.is_applied:
+            name = target.environment.name
+            raise ClusterError(
+                f"nothing to open is there yet of {name}: no Service "
+                + ", ".join(dict.fromkeys(forward.service for forward in forwards)),
+                hint=f"Make it with: fairway up {name}, or fairway apply {name}",
+            )
+        await together(opened.follow(), opened.show(ENDING), _explain(kube, target, opened))
+
+
+async def _explain(kube: Kube, target: Target, opened: Opened) -> None:
+    """Say, as long as the ports are open, why what they lead to is not ready."""
+    told = Told()
+    while True:
+        with opened.noted():
+            records = (
+                diagnose(target, await take_snapshot(kube, target)) if opened.waiting or told.waiting else []
+            )
+            told.tell(record for record in records if record.component in opened.waiting | told.waiting)
+        await asyncio.sleep(LOOK_S)
