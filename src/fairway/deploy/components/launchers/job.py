@@ -15,7 +15,7 @@ from fairway.deploy.components.launchers.tasks import (
     PORT,
     count_tasks,
     pod_template,
-    role_name,
+    role_names,
     task_variables,
 )
 from fairway.deploy.components.objects import headless_service, service_port
@@ -39,7 +39,7 @@ def build(params: TrainParams, placement: Placement) -> list[Manifest]:
     """
     counts = count_tasks(params)
     domain = f"{params.name}.{placement.namespace}.svc"
-    names = {role: role_name(params, placement, role, f"-{count - 1}") for role, count in counts.items()}
+    names = role_names(params, placement, "-{}")
     addresses = {
         Task(role, index): f"{names[role]}-{index}.{domain}:{PORT}"
         for role, count in counts.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fairway.deploy.components.base import Placement
 from fairway.deploy.components.launchers.job import job_spec
-from fairway.deploy.components.launchers.tasks import PORT, count_tasks, role_name
+from fairway.deploy.components.launchers.tasks import PORT, count_tasks, role_names
 from fairway.deploy.resources import Manifest, manifest, with_hash
 from fairway.net.cluster import Task
 
@@ -28,10 +28,9 @@ def build(params: TrainParams, placement: Placement) -> list[Manifest]:
     """
     counts = count_tasks(params)
     domain = f"{params.name}.{placement.namespace}.svc"
-    for role, count in counts.items():
-        role_name(params, placement, role, f"-0-{count - 1}{_RANDOM}")
+    names = role_names(params, placement, f"-0-{{}}{_RANDOM}")
     addresses = {
-        Task(role, index): f"{params.name}-{role}-0-{index}.{domain}:{PORT}"
+        Task(role, index): f"{names[role]}-0-{index}.{domain}:{PORT}"
         for role, count in counts.items()
         for index in range(count)
     }

@@ -38,19 +38,22 @@ def count_tasks(params: TrainParams) -> dict[str, int]:
     return {role: count for role, count in counts.items() if count}
 
 
-def role_name(params: TrainParams, placement: Placement, role: str, pod: str) -> str:
-    """Return the name of a role's job: `mnist-train-worker`.
+def role_names(params: TrainParams, placement: Placement, pod: str) -> dict[str, str]:
+    """Return the name of each role's job: `mnist-train-worker`.
 
     Args:
         params: Have the training's name and how many tasks it has.
         placement: Has the component's name.
-        role: One of `count_tasks`.
-        pod: What follows in the name of its last pod; host names are not to be too long.
+        pod: What follows in the names of its pods, with `{}` for the index: host names have a greatest length.
 
     Raises:
-        UsageError: the name is too long.
+        UsageError: a name is too long.
     """
-    return join_name(placement.component, params.name, role, pod)
+    ends = {role: pod.format(count - 1) for role, count in count_tasks(params).items()}
+    # The longest first: then the message says how many characters are too many for all of them.
+    by_length = sorted(ends, key=lambda role: -len(role + ends[role]))
+    names = {role: join_name(placement.component, params.name, role, ends[role]) for role in by_length}
+    return {role: names[role] for role in ends}
 
 
 def pod_template(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fairway.deploy.components.base import Placement
-from fairway.deploy.components.launchers.tasks import count_tasks, pod_template, role_name
+from fairway.deploy.components.launchers.tasks import count_tasks, pod_template, role_names
 from fairway.deploy.resources import Manifest, manifest, with_hash
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def build(params: TrainParams, placement: Placement) -> list[Manifest]:
     Raises:
         UsageError: params do not fit together.
     """
+    role_names(params, placement, "-{}")
     limits = {
         "activeDeadlineSeconds": params.active_deadline_seconds,
         "ttlSecondsAfterFinished": params.ttl_seconds_after_finished,
@@ -42,7 +43,6 @@ def build(params: TrainParams, placement: Placement) -> list[Manifest]:
 
 
 def _replicas(params: TrainParams, placement: Placement, role: str, count: int) -> Manifest:
-    role_name(params, placement, role, f"-{count - 1}")
     return {
         "replicas": count,
         "restartPolicy": params.restart_policy,  # in the template it would be overwritten
