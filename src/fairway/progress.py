@@ -3,15 +3,64 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
 LINE_INTERVAL_S = 2.0
+_LINE = re.compile(
+    r"(?P<task>[^:·]+): (?P<done>[\d.]+) of (?P<total>[\d.]+) (?P<unit>[^\s·]+)(?: · (?P<rest>.*))?"
+)
+_LEFT = re.compile(r"(?P<seconds>\d+) s left")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a line of progress says.
+
+    Attributes:
+        task: What goes on.
+        done: Units done; bytes to a tenth of a megabyte.
+        total: Units in all.
+        unit: The plural of what is counted, or `bytes`.
+        note: What is shown beside them.
+        seconds_left: `None` where it could not be told.
+    """
+
+    task: str
+    done: int
+    total: int
+    unit: str
+    note: str
+    seconds_left: int | None
+
+
+def parse_line(line: str) -> Reading | None:
+    """Read a line as `Progress` writes it where there is no terminal; `None` if it is none."""
+    found = _LINE.fullmatch(line)
+    if found is None:
+        return None
+    parts = found["rest"].split(" · ") if found["rest"] else []
+    left = _LEFT.fullmatch(parts[-1]) if parts else None
+    is_bytes = found["unit"] == "MB"
+    try:
+        done, total = (float(found[name]) * (1e6 if is_bytes else 1) for name in ("done", "total"))
+    except ValueError:  # dots that make no number
+        return None
+    return Reading(
+        found["task"],
+        round(done),
+        round(total),
+        "bytes" if is_bytes else found["unit"],
+        " · ".join(parts[:-1] if left else parts),
+        int(left["seconds"]) if left else None,
+    )
 
 
 class Progress:

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fairway.config import Count, Port, Range, Settings, UpSettings
+from fairway.config import Count, Host, Port, Range, Settings, UpSettings  # noqa: F401 - Host is UpSettings'
 
 Output = Annotated[Literal["table", "json"], Parameter(alias="-o")]
 Role = Literal["chief", "worker", "ps", "evaluator"]

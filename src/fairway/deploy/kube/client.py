@@ -164,6 +164,7 @@ class Kube:
         follow: bool = False,
         tail: int | None = None,
         previous: bool = False,
+        timestamps: bool = False,
     ) -> AsyncGenerator[str]:
         """Yield the lines of a container's log, without their ends.
 
@@ -173,6 +174,7 @@ class Kube:
             follow: Wait for more until the container ends; goes on by itself after a broken connection.
             tail: Begin with that many of the last lines; None: with the first.
             previous: Of the container's run before its last restart.
+            timestamps: Put the time before each line, and a blank; sorted as text they are in order.
 
         Raises:
             ClusterError: there is no such log (yet), or the cluster is away, later for longer than a minute.
@@ -188,7 +190,7 @@ class Kube:
                     stamp, _, text = line.partition(" ")
                     if stamp > last:  # what comes twice after a new connection is left out
                         last = stamp
-                        yield text
+                        yield line if timestamps else text
                 return
             except AwayError as err:
                 if not follow or not last:

@@ -1,0 +1,74 @@
+"""`fairway apply`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from fairway.deploy.settings import ApplySettings
+
+if TYPE_CHECKING:
+    from fairway.deploy.apply import Change
+    from fairway.deploy.diagnosis import Record
+    from fairway.deploy.target import Target
+
+log = logging.getLogger(__name__)
+
+
+def apply(
+    env: Annotated[str, Parameter(help="Name of the environment.")],
+    /,
+    settings: ApplySettings = ApplySettings(),  # noqa: B008 - frozen
+) -> None:
+    """Make the cluster be as an environment says. Prints a line per object.
+
+    All is checked first, by the cluster too; only then is anything sent. A training that runs, or has ended,
+    with the same params is left as it is. One with other params is in the way until it has ended, and is
+    then replaced only with --replace. What was exported stays in every case.
+
+    With --wait the exit code is 1 as soon as a component cannot go on without help, and says why.
+
+    For example:
+
+        fairway apply dev
+        fairway apply dev -c train --set train.numWorkers=2 --wait
+        fairway apply dev --dry-run server
+        fairway apply dev --prune --replace
+
+    See also: fairway diff, fairway show, fairway status, fairway delete
+    """
+    import asyncio
+
+    from fairway.deploy.environment import load_target
+
+    asyncio.run(_apply(load_target(env, settings.set), settings))
+
+
+async def _apply(target: Target, settings: ApplySettings) -> None:
+    from fairway.deploy.apply import run
+    from fairway.deploy.environment import connect
+    from fairway.deploy.wait import wait_until_ready
+
+    changes: list[Change] = []
+
+    def report(change: Change) -> None:
+        changes.append(change)
+        if settings.output == "table":
+            print(change, flush=True)
+
+    async with connect(target.environment) as kube:
+        try:
+            await run(kube, target, settings, report)
+        finally:
+            if settings.output == "json":
+                print(json.dumps([asdict(change) for change in changes], indent=2), flush=True)
+        if settings.wait and not settings.dry_run:
+            await wait_until_ready(kube, target, settings.component, _show, timeout_s=settings.timeout)
+
+
+def _show(record: Record) -> None:
+    log.info("%s", record)
