@@ -11,15 +11,21 @@ from cyclopts import App, CycloptsError
 from cyclopts.config import Env
 
 import fairway
+from fairway.cli.apply import apply
 from fairway.cli.component import app as component
+from fairway.cli.delete import delete
+from fairway.cli.diff import diff
 from fairway.cli.env import app as env
+from fairway.cli.image import app as image
 from fairway.cli.import_ import import_
 from fairway.cli.init import init
+from fairway.cli.logs import logs
 from fairway.cli.models import app as models
 from fairway.cli.open import open_
 from fairway.cli.param import app as param
 from fairway.cli.serve import serve
 from fairway.cli.show import show
+from fairway.cli.status import status
 from fairway.cli.sync import sync
 from fairway.cli.tensorboard import tensorboard
 from fairway.cli.train import train
@@ -47,8 +53,9 @@ def build_app() -> App:
         error_formatter=_format_usage_error,
     )
     here = (up, train, serve, web, tensorboard, models, sync)
-    clusters = (init, env, param, component, show, import_, open_)
-    for command in (*here, *clusters):
+    app_files = (init, import_, component, env, param, image)
+    clusters = (show, diff, apply, status, logs, open_, delete)
+    for command in (*here, *app_files, *clusters):
         app.command(command)
     return app
 
