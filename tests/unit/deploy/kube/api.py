@@ -75,8 +75,8 @@ async def serve(
         log_config=None,
         ws="wsproto",
         timeout_graceful_shutdown=1,
-        ssl_certfile=certificate and certificate.path,
-        ssl_keyfile=certificate and certificate.path,
+        ssl_certfile=certificate.path if certificate else None,
+        ssl_keyfile=certificate.path if certificate else None,
     )
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))

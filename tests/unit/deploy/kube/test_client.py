@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import ExitStack, aclosing
 from pathlib import Path
 from typing import Any
 
@@ -400,6 +400,20 @@ def test_a_server_that_is_silent_is_told_in_time(
         port = silent.getsockname()[1]
         with pytest.raises(AwayError, match="no connection in time|silent for too long"):
             version_of(connect(f"{scheme}://127.0.0.1:{port}"))
+
+
+def test_a_server_behind_a_firewall_is_told_in_time(
+    connect: Callable[..., Kube], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener whose queue is full drops what comes, as a firewall does."""
+    monkeypatch.setattr(module, "CONNECT_S", 0.2)
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as queue:
+        for _ in range(2):
+            waiting = queue.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        with pytest.raises(AwayError, match="no connection in time"):
+            version_of(connect(f"https://127.0.0.1:{full.getsockname()[1]}"))
 
 
 def test_limits_are_as_short_as_promised() -> None:

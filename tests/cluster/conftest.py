@@ -1,0 +1,46 @@
+"""What tests on a real cluster share: KUBECONFIG names it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+from collections.abc import Callable, Iterator
+
+import pytest
+
+Kubectl = Callable[..., str]
+
+
+def _run(*words: str, stdin: str | None = None, timeout: float = 60) -> str:
+    done = subprocess.run(
+        ["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cluster() -> None:
+    """Skip where there is no cluster."""
+    if not os.environ.get("KUBECONFIG"):
+        pytest.skip("KUBECONFIG names no cluster")
+    try:
+        _run("version", "--request-timeout=10s")
+    except (OSError, AssertionError, subprocess.TimeoutExpired) as err:
+        pytest.skip(f"the cluster of KUBECONFIG does not answer: {err}")
+
+
+@pytest.fixture
+def kubectl() -> Kubectl:
+    """Run kubectl and return its output."""
+    return _run
+
+
+@pytest.fixture
+def namespace() -> Iterator[str]:
+    """A namespace of the test's own, which goes away afterwards."""
+    name = f"fairway-test-{secrets.token_hex(4)}"
+    _run("create", "namespace", name)
+    yield name
+    _run("delete", "namespace", name, "--wait=false")
