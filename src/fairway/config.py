@@ -326,3 +326,17 @@ def as_flags(settings: Settings, *names: str) -> list[str]:
         elif value is not None:
             words += [f"--{flag}", str(value)]
     return words
+
+
+def flags_given(settings: Settings) -> list[str]:
+    """Return the fields whose value is neither the default nor from an environment variable."""
+    hints = get_type_hints(type(settings), include_extras=True)
+    given = []
+    for field in fields(settings):  # type: ignore[arg-type]
+        notes = [
+            each for each in getattr(hints[field.name], "__metadata__", ()) if isinstance(each, Parameter)
+        ]
+        names = [environment_variable(field.name), *(name for note in notes for name in note.env_var or ())]
+        if getattr(settings, field.name) != field.default and not any(map(os.environ.get, names)):
+            given.append(field.name)
+    return given

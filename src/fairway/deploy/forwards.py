@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fairway.deploy.backend import Backend
@@ -20,7 +20,7 @@ from fairway.deploy.components.web import WebParams
 from fairway.deploy.manifests import render
 from fairway.deploy.settings import PortSettings
 from fairway.deploy.target import Component, Target
-from fairway.errors import ClusterError
+from fairway.errors import ClusterError, FairwayError
 from fairway.net.links import Link, new_client, ready_text, until_answering
 from fairway.net.ports import reachable
 from fairway.storage.outage import Outage, explain
@@ -47,7 +47,7 @@ class Forward:
         flag: That sets the port.
         path: Of the link.
         ready: Path that answers 200 once it works; `None` where no HTTP is spoken.
-        explained_by: Further components whose state tells why it does not work.
+        pods_of: The components whose pods are behind the Service.
     """
 
     title: str
@@ -56,9 +56,9 @@ class Forward:
     service_port: str
     port: int
     flag: str
+    pods_of: tuple[str, ...]
     path: str = "/"
     ready: str | None = "/"
-    explained_by: tuple[str, ...] = ()
 
     def link(self, host: str, port: int) -> Link:
         """Return the link for a port of this machine.
@@ -88,12 +88,12 @@ class Opened:
 
     @property
     def waiting(self) -> set[str]:
-        """The components that would have to be ready for the forwards without a pod."""
+        """The components that would have to be ready for the forwards that have no pod."""
         return {
             name
             for forward, backend in zip(self.forwards, self._backends, strict=True)
             if not backend.is_ready
-            for name in (forward.component, *forward.explained_by)
+            for name in forward.pods_of
         }
 
     @property
@@ -109,12 +109,28 @@ class Opened:
         """
         await asyncio.gather(*(backend.refresh() for backend in self._backends))
 
-    def noted(self) -> AbstractContextManager[None]:
-        """Note how a block ends that asks the cluster; that it does not answer is said once."""
-        return self._outage.noted("the ports stay open, and lead there again once it answers")
+    @contextmanager
+    def noted(self) -> Iterator[None]:
+        """Note how a block ends that asks the cluster: that it is away is said once, and is no error."""
+        from fairway.deploy.kube.errors import AwayError
+
+        refusal = None
+        with self._outage.noted("the ports stay open, and lead there again once it answers"):
+            try:
+                yield
+            except AwayError:
+                raise
+            except FairwayError as err:
+                refusal = err
+        if refusal:
+            raise refusal
 
     async def follow(self) -> None:
-        """Look again and again which pods there are, also after the cluster was away."""
+        """Look again and again which pods there are, also after the cluster was away.
+
+        Raises:
+            ClusterError: the cluster refuses.
+        """
         while True:
             with self.noted():
                 await self.refresh()
@@ -162,44 +178,34 @@ _WEB, _BOARD, _REST, _GRPC = _ORDER = ("Draw a digit", "TensorBoard", "Model ser
 
 
 def _forwards(target: Target, component: Component, ports: PortSettings) -> list[Forward]:
-    params = component.params
+    params, name = component.params, component.name
     if not isinstance(params, WebParams | TensorBoardParams | ServiceParams):
         return []
-    service = next(each for each in render(target, [component]) if each["kind"] == "Service")
-    name = service["metadata"]["name"]
+    manifests = render(target, [component])
+    place = name, next(each["metadata"]["name"] for each in manifests if each["kind"] == "Service")
     match params:
         case WebParams():
-            flag = "--web-port"
-            return [Forward(_WEB, component.name, name, "http", ports.web_port, flag, ready="/healthz")]
+            return [Forward(_WEB, *place, "http", ports.web_port, "--web-port", (name,), ready="/healthz")]
         case TensorBoardParams():
-            return [
-                Forward(_BOARD, component.name, name, "http", ports.tensorboard_port, "--tensorboard-port")
-            ]
-    model = f"/v1/models/{params.model_name}"
-    servers = [
-        each
+            port = ports.tensorboard_port
+            return [Forward(_BOARD, *place, "http", port, "--tensorboard-port", (name,))]
+    servers = _servers(target, params.model_name)
+    names, model = tuple(servers), f"/v1/models/{params.model_name}"
+    port, flag = ports.rest_api_port, "--rest-api-port"
+    forwards = [Forward(_REST, *place, "http-tf-serving", port, flag, names, path=model, ready=model)]
+    if any(server.server == "tensorflow-serving" for server in servers.values()):
+        port, flag = ports.grpc_port, "--grpc-port"
+        forwards.append(Forward(_GRPC, *place, "grpc-tf-serving", port, flag, names, ready=None))
+    return forwards
+
+
+def _servers(target: Target, model_name: str) -> dict[str, ServingParams]:
+    """Return the model servers that take part, by component."""
+    return {
+        each.name: each.params
         for each in target.choose()
-        if isinstance(each.params, ServingParams) and each.params.model_name == params.model_name
-    ]
-    rest = Forward(
-        *(_REST, component.name, name, "http-tf-serving", ports.rest_api_port, "--rest-api-port"),
-        path=model,
-        ready=model,
-        explained_by=tuple(server.name for server in servers),
-    )
-    if not any(server.values["server"].read == "tensorflow-serving" for server in servers):
-        return [rest]
-    return [
-        rest,
-        replace(
-            rest,
-            title=_GRPC,
-            service_port="grpc-tf-serving",
-            port=ports.grpc_port,
-            flag="--grpc-port",
-            ready=None,
-        ),
-    ]
+        if isinstance(each.params, ServingParams) and each.params.model_name == model_name
+    }
 
 
 @asynccontextmanager

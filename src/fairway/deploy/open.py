@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,11 +14,13 @@ from fairway.deploy.forwards import Forward, Opened, find_forwards, open_forward
 from fairway.deploy.settings import OpenSettings
 from fairway.deploy.snapshot import take_snapshot
 from fairway.deploy.target import Target
-from fairway.deploy.waiting import Told
+from fairway.deploy.wait import Changes
 from fairway.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
     from fairway.deploy.kube.client import Kube
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 2.0
 """Seconds between two looks at why something is not ready."""
@@ -62,16 +65,28 @@ async def _open(target: Target, forwards: Sequence[Forward], host: str) -> None:
                 + ", ".join(dict.fromkeys(forward.service for forward in forwards)),
                 hint=f"Make it with: fairway up {name}, or fairway apply {name}",
             )
-        await together(opened.follow(), opened.show(ENDING), _explain(kube, target, opened))
+        await together(opened.follow(), opened.show(ENDING), explain(kube, target, opened))
 
 
-async def _explain(kube: Kube, target: Target, opened: Opened) -> None:
-    """Say, as long as the ports are open, why what they lead to is not ready."""
-    told = Told()
+async def explain(kube: Kube, target: Target, opened: Opened) -> None:
+    """Log, as long as the ports are open, why what they lead to is not ready.
+
+    Args:
+        kube: The cluster.
+        target: The environment.
+        opened: The ports.
+    """
+    changes, clock = Changes(), asyncio.get_running_loop().time
+    told: set[str] = set()
     while True:
-        with opened.noted():
-            records = (
-                diagnose(target, await take_snapshot(kube, target)) if opened.waiting or told.waiting else []
-            )
-            told.tell(record for record in records if record.component in opened.waiting | told.waiting)
+        if names := opened.waiting | told:
+            try:
+                with opened.noted():
+                    records = diagnose(target, await take_snapshot(kube, target), names)
+                    for record in changes.among(records, clock()):
+                        log.info("%s", record)
+                    told = {record.component for record in records if not record.has_arrived}
+            except ClusterError as err:
+                log.warning("why something is not ready cannot be told: %s", err.message)
+                return
         await asyncio.sleep(LOOK_S)

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from fairway.config import Count, Host, Port, Range, Settings, UpSettings  # noqa: F401 - Host is UpSettings'
 
 Output = Annotated[Literal["table", "json"], Parameter(alias="-o")]
+ON_CLUSTER = "On a cluster"
 Role = Literal["chief", "worker", "ps", "evaluator"]
 
 
@@ -138,13 +139,16 @@ class OpenSettings(PortSettings, ChoiceSettings):
 class ClusterUpSettings(PortSettings):
     """Where the parts of `fairway up` listen, and what is done for a cluster."""
 
-    set: Annotated[tuple[str, ...], Parameter(negative="", group="On a cluster")] = ()
+    grpc_port: Annotated[Port, Parameter(group=ON_CLUSTER)] = 9000
+    """Port of TensorFlow Serving's gRPC API; 0 takes a free one."""
+
+    set: Annotated[tuple[str, ...], Parameter(negative="", group=ON_CLUSTER)] = ()
     """COMPONENT.KEY=VALUE: this value for this time; may be repeated."""
 
-    replace: Annotated[bool, Parameter(negative="", group="On a cluster")] = False
+    replace: Annotated[bool, Parameter(negative="", group=ON_CLUSTER)] = False
     """Delete a training that has ended, and start this one in its place."""
 
-    create_namespace: Annotated[bool, Parameter(negative="", group="On a cluster")] = False
+    create_namespace: Annotated[bool, Parameter(negative="", group=ON_CLUSTER)] = False
     """Make the namespace if it does not exist."""
 
 
