@@ -7,7 +7,7 @@ import os
 import sys
 from typing import NoReturn
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Group
 from cyclopts.config import Env
 
 import fairway
@@ -52,11 +52,18 @@ def build_app() -> App:
         config=Env(ENV_PREFIX, command=False),
         error_formatter=_format_usage_error,
     )
-    here = (up, train, serve, web, tensorboard, models, sync)
-    app_files = (init, import_, component, env, param, image)
-    clusters = (show, diff, apply, status, logs, open_, delete)
-    for command in (*here, *app_files, *clusters):
-        app.command(command)
+    for title, commands in (
+        ("On this machine", (up, train, serve, web, tensorboard, models, sync)),
+        ("App and environments", (init, import_, component, env, param, image)),
+        ("On a cluster", (show, diff, apply, status, logs, open_, delete)),
+    ):
+        group = Group.create_ordered(title)
+        for command in commands:
+            if isinstance(command, App):
+                command.group = group
+                app.command(command)
+            else:
+                app.command(command, group=group)
     return app
 
 
