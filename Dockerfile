@@ -16,7 +16,7 @@ RUN python3 -m venv --without-pip /build/venv \
 COPY pyproject.toml README.md LICENSE /build/
 COPY src /build/src
 RUN pip --python /build/venv wheel --quiet --no-deps --no-build-isolation --wheel-dir /build/wheel /build \
-    && pip --python /opt/fairway install --quiet --no-index --no-deps --root /fairway /build/wheel/*.whl
+    && pip --python /opt/fairway install --quiet --no-index --no-deps --no-warn-script-location --root /fairway /build/wheel/*.whl
 
 FROM venv AS serve-packages
 COPY requirements/serve.lock requirements/samples.lock /build/

@@ -3,15 +3,16 @@
 set -eu
 cd /opt/fairway/lib/python3*/site-packages
 
-# Needed to build packages or to read huge logs, never by what runs here.
-pip --python /opt/fairway uninstall --quiet --yes libclang setuptools tensorboard-data-server wheel
+# For building packages, for ksonnet's files and for huge logs; no pod does any of it.
+pip --python /opt/fairway uninstall -qq --yes \
+    editables hatchling libclang pathspec pluggy rjsonnet setuptools tensorboard-data-server tomlkit trove-classifiers wheel
 
 # The packages' own tests.
 find . -type d -name tests -prune -exec rm -r {} +
 # Headers, for those who write operators in C++.
 rm -rf tensorflow/include
 # Of LiteRT the parts for graphics and phones' processors; the interpreter runs on the CPU.
-rm -r ai_edge_litert/libLiteRtWebGpuAccelerator.so ai_edge_litert/tools ai_edge_litert/vendors
+rm -rf ai_edge_litert/libLiteRtWebGpuAccelerator.so ai_edge_litert/tools ai_edge_litert/vendors
 # Of Amazon's services those of object storage and of its credentials.
 find botocore/data -mindepth 1 -maxdepth 1 -type d \
     ! -name s3 ! -name signin ! -name sso ! -name sso-oidc ! -name sts -exec rm -r {} +
