@@ -16,17 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fairway.deploy.components import KINDS
 from fairway.deploy.components.base import Kind
+from fairway.deploy.documents import DocumentError, parse
 from fairway.deploy.languages import parse_name
 from fairway.deploy.params import nearest
-from fairway.errors import FairwayError, UsageError, first_line
+from fairway.errors import FairwayError, UsageError
+from fairway.storage.files import storage_errors
 
 APP_FILE = "fairway.yaml"
 ENVIRONMENTS = "environments"
-FORMAT = 1
+FORMAT = "1"
 
 _APP_KEYS = ("version", "name", "components")
 _COMPONENT_KEYS = ("kind", "params")
@@ -92,7 +92,7 @@ class Environment:
 
     Attributes:
         name: Its name, that of its file.
-        context: Context of the kubeconfig; `None`: the current one.
+        context: Context of the kubeconfig; `None`: it was never tied to a cluster.
         server: URL of the API server that is meant; `None` if it was never known.
         certificate_authority: `sha256:…` of the cluster's certificate authority; `None` without one.
         namespace: Where its objects go.
@@ -116,10 +116,11 @@ def find_app(start: Path | None = None) -> App:
     Raises:
         FairwayError: there is no app, or its file is not right. The message says what of it.
     """
-    start = (start or Path.cwd()).resolve()
-    for directory in (start, *start.parents):
-        if (directory / APP_FILE).is_file():
-            return load_app(directory)
+    with storage_errors("look for an app in", start or "the current directory"):
+        start = (start or Path.cwd()).resolve()
+        root = next((each for each in (start, *start.parents) if (each / APP_FILE).is_file()), None)
+    if root:
+        return load_app(root)
     raise FairwayError(
         f"no {APP_FILE} in {start} or above",
         hint="Make an app with: fairway init mnist, and go into its folder.",
@@ -134,17 +135,27 @@ def load_app(root: Path) -> App:
     """
     path = root / APP_FILE
     content = _load_mapping(path, _APP_KEYS)
-    if content.get("version") != FORMAT:
+    version = content.get("version")
+    if version != FORMAT:
+        found = "has no version" if version is None else f"has the version {_short(version)}"
         raise FairwayError(
-            f"{path}: version is {content.get('version')!r}, but this fairway reads version {FORMAT}",
+            f"{path} {found}, but this fairway reads version {FORMAT}",
             hint=f"Write `version: {FORMAT}`, or install the fairway that wrote it.",
         )
-    return App(root, _name(path, content.get("name")), _components(path, content.get("components")))
+    if content.get("name") is None:
+        raise FairwayError(f"{path} has no name", hint="Write the app's name: `name: mnist`.")
+    return App(root, _name(path, "name", content["name"]), _components(path, content.get("components")))
 
 
 def list_environments(app: App) -> list[str]:
-    """Return the names of an app's environments, sorted."""
-    return sorted(path.stem for path in (app.root / ENVIRONMENTS).glob("*.yaml"))
+    """Return the names of an app's environments, sorted.
+
+    Raises:
+        FairwayError: their directory cannot be read.
+    """
+    with storage_errors("read", app.root / ENVIRONMENTS):
+        files = (app.root / ENVIRONMENTS).glob("*.yaml")
+        return sorted(path.stem for path in files if not path.name.startswith("."))
 
 
 def load_environment(app: App, name: str) -> Environment:
@@ -156,33 +167,35 @@ def load_environment(app: App, name: str) -> Environment:
     path = app.environment_path(name)
     if name not in (names := list_environments(app)):
         raise FairwayError(
-            f"environment {name!r} not found{nearest(name, names)}",
-            hint=f"There are: {', '.join(names)}." if names else f"Make it with: fairway env add {name}",
+            f"environment {name!r} not found in {app.root / ENVIRONMENTS}{nearest(name, names)}",
+            hint=f"There are: {', '.join(names)}." if names else "Make one with: fairway env add NAME",
         )
+    _name(path, "the name of an environment", name)
     content = _load_mapping(path, _ENVIRONMENT_KEYS)
     return Environment(
         name,
         context=_word(path, content, "context"),
         server=_word(path, content, "server"),
         certificate_authority=_word(path, content, "certificateAuthority"),
-        namespace=_word(path, content, "namespace") or "default",
+        namespace=_name(path, "namespace", _word(path, content, "namespace") or "default"),
         params=_environment_params(app, path, content.get("params")),
     )
 
 
 def _components(path: Path, content: Any) -> dict[str, ComponentSpec]:
     if not isinstance(content, Mapping) or not content:
-        raise FairwayError(f"{path}: components is empty", hint="See what `fairway init` writes.")
-    return {str(name): _component(path, str(name), entry) for name, entry in content.items()}
+        raise FairwayError(f"{path} has no components", hint="See what `fairway init` writes.")
+    return {name: _component(path, name, entry) for name, entry in content.items()}
 
 
 def _component(path: Path, name: str, content: Any) -> ComponentSpec:
-    where = f"components.{_name(path, name)}"
+    where = f"components.{_name(path, 'the name of a component', name)}"
     content = _mapping(path, where, content, _COMPONENT_KEYS)
     kind = content.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
+        found = "has no kind" if kind is None else f"is of the unknown kind {_short(kind)}"
         raise FairwayError(
-            f"{path}: {where}.kind is {kind!r}{nearest(str(kind), KINDS)}",
+            f"{path}: {where} {found}{nearest(kind, KINDS) if isinstance(kind, str) else ''}",
             hint=f"It is one of: {', '.join(KINDS)}.",
         )
     return ComponentSpec(name, KINDS[kind], _mapping(path, f"{where}.params", content.get("params")))
@@ -193,28 +206,32 @@ def _environment_params(app: App, path: Path, content: Any) -> dict[str, Mapping
     for name, values in _mapping(path, "params", content).items():
         if name not in app.components:
             raise FairwayError(
-                f"{path}: no component {name!r} in {app.path}{nearest(str(name), app.components)}",
+                f"{path}: no component {name!r} in {app.path}{nearest(name, app.components)}",
                 hint=f"It has: {', '.join(app.components)}.",
             )
-        params[str(name)] = _mapping(path, f"params.{name}", values)
+        params[name] = _mapping(path, f"params.{name}", values)
     return params
+
+
+def read_document(path: Path) -> str:
+    """Return a file's text, its line ends as they are.
+
+    Raises:
+        FairwayError: it cannot be read, or is no text.
+    """
+    with storage_errors("read", path):
+        content = path.read_bytes()
+    try:
+        return content.decode()
+    except UnicodeDecodeError as err:
+        raise FairwayError(f"{path} is no text in UTF-8", hint="Save it as UTF-8.") from err
 
 
 def _load_mapping(path: Path, keys: tuple[str, ...]) -> Mapping[str, Any]:
     try:
-        content = yaml.load(
-            path.read_text(encoding="utf-8"), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        )
-    except OSError as err:
-        raise FairwayError(f"cannot read {path}: {err.strerror}") from err
-    except UnicodeDecodeError as err:
-        raise FairwayError(f"{path} is no text: {err}") from err
-    except yaml.YAMLError as err:
-        mark = getattr(err, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(err, "problem", None) or first_line(err)
-        raise FairwayError(f"{path}{line} is no YAML: {problem}") from err
-    return _mapping(path, "", content, keys)
+        return _mapping(path, "", parse(read_document(path)), keys)
+    except DocumentError as err:
+        raise FairwayError(f"{path}: {err}", hint="Mend the file.") from err
 
 
 def _mapping(path: Path, where: str, content: Any, keys: tuple[str, ...] = ()) -> Mapping[str, Any]:
@@ -222,12 +239,15 @@ def _mapping(path: Path, where: str, content: Any, keys: tuple[str, ...] = ()) -
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise FairwayError(f"{path}: {where or 'the file'} is {content!r}, not `key: value` lines")
+        raise FairwayError(
+            f"{path}: {where or 'the file'} is {_short(content)}, not `key: value` lines",
+            hint="Mend the file.",
+        )
     for key in content:
-        if not isinstance(key, str) or (keys and key not in keys):
-            at = f"{where}.{key}" if where else str(key)
+        if keys and key not in keys:
+            at = f"{where}.{key}" if where else key
             raise FairwayError(
-                f"{path}: unknown key {at}{nearest(str(key), list(keys))}",
+                f"{path}: unknown key {at}{nearest(key, keys)}",
                 hint=f"Known are: {', '.join(keys)}.",
             )
     return content
@@ -236,12 +256,20 @@ def _mapping(path: Path, where: str, content: Any, keys: tuple[str, ...] = ()) -
 def _word(path: Path, content: Mapping[str, Any], key: str) -> str | None:
     value = content.get(key)
     if value is not None and not isinstance(value, str):
-        raise FairwayError(f"{path}: {key} is {value!r}, not a word", hint="Put it into quotation marks.")
+        raise FairwayError(f"{path}: {key} is {_short(value)}, not a word", hint="Mend the file.")
     return value or None
 
 
-def _name(path: Path, value: Any) -> str:
+def _name(path: Path, what: str, value: Any) -> str:
     try:
         return parse_name(value)
     except ValueError as err:
-        raise FairwayError(f"{path}: {err}") from err
+        raise FairwayError(f"{path}: {what}: {err}", hint="For example: mnist-prod") from err
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, however long it is."""
+    if isinstance(value, Mapping | list):
+        return "a list" if isinstance(value, list) else "a mapping"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import io
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
-from ruamel.yaml.error import YAMLError
-from ruamel.yaml.util import load_yaml_guess_indent
 
 from fairway.deploy.app import (
     APP_FILE,
@@ -21,14 +17,21 @@ from fairway.deploy.app import (
     list_environments,
     load_app,
     load_environment,
+    read_document,
 )
+from fairway.deploy.documents import DocumentError, delete_entry, parse, set_entry
 from fairway.deploy.languages import parse_name
-from fairway.deploy.params import find_param, nearest, read_value
-from fairway.errors import FairwayError, UsageError, first_line
-from fairway.storage.files import write_atomic
+from fairway.deploy.params import find_param, read_value
+from fairway.errors import FairwayError, UsageError
+from fairway.storage.files import storage_errors, write_atomic
 
-KEYS = {"certificate_authority": "certificateAuthority"}
-"""Where a field of `Environment` has another name in its file."""
+_FIELDS = {
+    "context": "context",
+    "server": "server",
+    "certificate_authority": "certificateAuthority",
+    "namespace": "namespace",
+}
+"""Fields of `Environment` and their names in its file, in the file's order."""
 
 _APP_TEXT = """\
 # What runs. Where it runs, and what differs there, is in environments/; see: fairway env add
@@ -89,16 +92,16 @@ def create_app(directory: Path, name: str | None = None) -> App:
         FairwayError: there is an app already, or the directory cannot be written.
         UsageError: the name cannot be one.
     """
-    if (directory / APP_FILE).exists():
+    with storage_errors("create", directory):
+        exists = os.path.lexists(directory / APP_FILE)
+        name = name or app_name(directory.resolve().name)
+    if exists:
         raise FairwayError(
             f"there is an app already: {directory / APP_FILE}", hint="Choose another directory."
         )
-    name = name or app_name(directory.resolve().name)
-    _check_name(name, "an app")
-    try:
+    _check_name(name, "an app", hint="Give it another one with --name, for example: --name mnist")
+    with storage_errors("create", directory):
         (directory / ENVIRONMENTS).mkdir(parents=True, exist_ok=True)
-    except OSError as err:
-        raise FairwayError(f"cannot make {directory}: {err.strerror}") from err
     write_atomic(directory / APP_FILE, _APP_TEXT.format(name=name, claim=f"{name}-model").encode())
     return load_app(directory)
 
@@ -123,15 +126,16 @@ def add_environment(app: App, environment: Environment) -> Path:
             hint=f"See: fairway env describe {environment.name}, fairway env set {environment.name}",
         )
     path = app.environment_path(environment.name)
-    path.parent.mkdir(exist_ok=True)
-    lines = [
-        f"{KEYS.get(field, field)}: {value}\n"
-        for field in ("context", "server", "certificate_authority", "namespace")
-        if (value := getattr(environment, field))
-    ]
-    write_atomic(path, "".join(lines).encode())
+    text = ""
+    for field, key in _FIELDS.items():
+        if value := getattr(environment, field):
+            text = set_entry(text, [key], value)
     for component, values in environment.params.items():
-        set_params(app, environment.name, component, values)
+        for name, value in _checked(app, component, values).items():
+            text = set_entry(text, ["params", component, name], value)
+    with storage_errors("create", path.parent):
+        path.parent.mkdir(exist_ok=True)
+    write_atomic(path, text.encode())
     return path
 
 
@@ -146,15 +150,16 @@ def change_environment(app: App, name: str, changes: Mapping[str, str | None]) -
     if namespace := changes.get("namespace"):
         _check_name(namespace, "a namespace")
 
-    def change(content: CommentedMap) -> None:
-        for field, value in changes.items():
-            key = KEYS.get(field, field)
-            if value is None:
-                content.pop(key, None)
-            elif key in content:
-                content[key] = value
-            else:
-                content.insert(0 if key == "context" else min(1, len(content)), key, value)
+    def change(text: str) -> str:
+        there = parse(text) or {}
+        for field, key in reversed(_FIELDS.items()):
+            if field not in changes:
+                continue
+            if (value := changes[field]) is not None:
+                text = set_entry(text, [key], value, first=True)
+            elif key in there:
+                text = delete_entry(text, [key])
+        return text
 
     _edit(app.environment_path(name), change)
 
@@ -166,10 +171,8 @@ def remove_environment(app: App, name: str) -> None:
         FairwayError: there is no environment of that name, or its file cannot be deleted.
     """
     load_environment(app, name)
-    try:
+    with storage_errors("delete", app.environment_path(name)):
         app.environment_path(name).unlink()
-    except OSError as err:
-        raise FairwayError(f"cannot delete {app.environment_path(name)}: {err.strerror}") from err
 
 
 def set_params(app: App, environment: str | None, component: str, values: Mapping[str, Any]) -> None:
@@ -185,15 +188,13 @@ def set_params(app: App, environment: str | None, component: str, values: Mappin
         UsageError: a component or a param is unknown, or cannot have its value.
         FairwayError: there is no such environment, or its file cannot be changed.
     """
-    spec = app.component(component)
-    for name, value in values.items():
-        find_param(spec.kind.params, spec.kind.name, name, spec.kind.retired)
-        read_value(spec.kind.params, name, value, component)
+    checked = _checked(app, component, values)
+    place = _place(environment, component)
 
-    def change(content: CommentedMap) -> None:
-        params = _params_of(content, environment is not None, component)
-        for name, value in values.items():
-            params[name] = _plain(value)
+    def change(text: str) -> str:
+        for name, value in checked.items():
+            text = set_entry(text, [*place, name], value)
+        return text
 
     _edit(_file_of(app, environment), change)
 
@@ -207,21 +208,40 @@ def delete_param(app: App, environment: str | None, component: str, name: str) -
     """
     spec = app.component(component)
     find_param(spec.kind.params, spec.kind.name, name, spec.kind.retired)
-    path = _file_of(app, environment)
+    path, place = _file_of(app, environment), _place(environment, component)
 
-    def change(content: CommentedMap) -> None:
-        params = _params_of(content, environment is not None, component)
+    def change(text: str) -> str:
+        params = parse(text) or {}
+        for key in place:
+            params = params.get(key) or {}
         if name not in params:
             raise UsageError(
-                f"{name} of {component} is not set in {path}{nearest(name, params)}",
-                hint=f"See where its value comes from: fairway param list {component}",
+                f"{name} of {component} is not set in {path}",
+                hint=f"See where its value comes from: {_list_command(environment, component)}",
             )
-        del params[name]
-        if not params:
-            parent = content["params"] if environment else content["components"][component]
-            del parent[component if environment else "params"]
+        return delete_entry(text, [*place, name])
 
     _edit(path, change)
+
+
+def _checked(app: App, component: str, values: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return params that the component can have."""
+    spec = app.component(component)
+    for name, value in values.items():
+        find_param(spec.kind.params, spec.kind.name, name, spec.kind.retired)
+        read_value(spec.kind.params, name, value, component)
+        if isinstance(value, str) and not value.isprintable():
+            _check_encodable(component, name, value)
+    return values
+
+
+def _check_encodable(component: str, name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError as err:
+        raise UsageError(
+            f"{component}: {name} is {value!r}, which is no text in UTF-8", hint="Write it in UTF-8."
+        ) from err
 
 
 def _file_of(app: App, environment: str | None) -> Path:
@@ -231,53 +251,34 @@ def _file_of(app: App, environment: str | None) -> Path:
     return app.environment_path(environment)
 
 
-def _params_of(content: CommentedMap, of_environment: bool, component: str) -> Any:
-    """Return the params of a component in a file, made if there are none yet."""
-    if of_environment:
-        return _child(_child(content, "params"), component)
-    return _child(content["components"][component], "params")
+def _place(environment: str | None, component: str) -> list[str]:
+    """Return where in its file a component's params are."""
+    return ["components", component, "params"] if environment is None else ["params", component]
 
 
-def _child(content: Any, key: str) -> Any:
-    if content.get(key) is None:
-        content[key] = CommentedMap()
-    return content[key]
+def _list_command(environment: str | None, component: str) -> str:
+    return f"fairway param list {f'--env={environment} ' if environment else ''}{component} --all"
 
 
-def _plain(value: Any) -> Any:
-    """Return a word as YAML would have it, where that is the same word again: 200, true."""
-    if not isinstance(value, str):
-        return value
-    if value in ("true", "false"):
-        return value == "true"
+def _edit(path: Path, change: Callable[[str], str]) -> None:
+    """Change a file's text, at once and only if it can be read again afterwards."""
+    before = read_document(path)
     try:
-        number = float(value) if "." in value or "e" in value else int(value)
-    except ValueError:
-        return value
-    return number if str(number) == value else value
+        after = change(before)
+    except DocumentError as err:
+        raise FairwayError(f"{path}: {err}", hint="Change it by hand.") from err
+    if after == before:
+        return
+    with storage_errors("write", path):
+        path = path.resolve()  # a link stays one
+        mode = path.stat().st_mode
+    write_atomic(path, after.encode())
+    with storage_errors("write", path):
+        path.chmod(stat.S_IMODE(mode))
 
 
-def _edit(path: Path, change: Callable[[CommentedMap], None]) -> None:
-    """Change a file's content and write it at once; a file that was not right stays as it is."""
-    try:
-        content, indent, offset = load_yaml_guess_indent(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, YAMLError) as err:
-        raise FairwayError(f"cannot read {path}: {first_line(err)}") from err
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096  # no line of somebody else's is to be wrapped
-    yaml.indent(mapping=indent or 2, sequence=(indent or 2) + (offset or 0), offset=offset or 0)
-    content = CommentedMap() if content is None else content
-    change(content)
-    text = io.StringIO()
-    yaml.dump(content, text)
-    write_atomic(path, text.getvalue().encode())
-
-
-def _check_name(name: str, what: str) -> None:
+def _check_name(name: str, what: str, *, hint: str = "For example: mnist-prod") -> None:
     try:
         parse_name(name)
     except ValueError as err:
-        raise UsageError(
-            f"{name!r} cannot be the name of {what}: {err}", hint="For example: mnist-prod"
-        ) from err
+        raise UsageError(f"{what} cannot have that name: {err}", hint=hint) from err

@@ -62,11 +62,19 @@ async def connect(environment: Environment) -> AsyncIterator[Kube]:
     """Give the API of an environment's cluster.
 
     Raises:
-        ClusterError: there is no such context, or another cluster is behind it than was written down.
+        ClusterError: it was never said which cluster that is; there is no such context; or another cluster is
+            behind it than was written down.
     """
     from fairway.deploy.kube.client import Kube
     from fairway.deploy.kube.kubeconfig import load_connection
 
+    if environment.context is None or environment.server is None:
+        # The current context may be anybody's cluster.
+        raise ClusterError(
+            f"environment {environment.name} is not tied to a cluster yet",
+            hint=f"Choose one: fairway env set {environment.name} --context "
+            f"{environment.context or 'CONTEXT'}",
+        )
     connection = load_connection(environment.context)
     check_pinned(environment, connection)
     async with Kube(connection, environment.namespace) as kube:
@@ -82,10 +90,11 @@ def check_pinned(environment: Environment, connection: Connection) -> None:
     found = {"server": connection.server, "certificate authority": _authority(connection)}
     meant = {"server": environment.server, "certificate authority": environment.certificate_authority}
     for what, value in meant.items():
-        if environment.server and value != found[what]:
+        if value != found[what]:
+            there, expected = found[what] or "not given", value or "not given"
             raise ClusterError(
                 f"the context {connection.context} leads to another cluster than the one that "
-                f"environment {environment.name} was made for: its {what} is {found[what]}, not {value}",
+                f"environment {environment.name} was made for: its {what} is {there}, not {expected}",
                 hint=f"If that is meant: fairway env set {environment.name} --context {connection.context}",
             )
 

@@ -19,6 +19,8 @@ _LABEL_KEY = re.compile(
     r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII
 )
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?", re.ASCII)
+_TOLERATION = ("key", "operator", "value", "effect", "tolerationSeconds")
+_SECRET_KEY = re.compile(r"[A-Za-z0-9_.-]{1,253}", re.ASCII)
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 
 
@@ -103,7 +105,10 @@ def parse_env_variables(value: Any) -> dict[str, str]:
 
 
 def parse_secret_key_refs(value: Any) -> dict[str, SecretKey]:
-    """Read variables that come from Secrets: `K=SECRET.KEY,…`; the first dot separates."""
+    """Read variables that come from Secrets: `K=SECRET.KEY,…`.
+
+    The first dot separates, unless a backslash is before it, in all forms: both names may have dots.
+    """
     raw = _raw_pairs(value)
     refs = {}
     for name, place in raw.items():
@@ -111,7 +116,10 @@ def parse_secret_key_refs(value: Any) -> dict[str, SecretKey]:
         secret, *key = split_escaped(place, ".", 1)
         if not key or not secret or not key[0]:
             raise ValueError(f"{place!r} is not SECRET.KEY")
-        refs[name] = SecretKey(_check(_SUBDOMAIN, unescape(secret), "the name of a Secret"), unescape(key[0]))
+        refs[name] = SecretKey(
+            _check(_SUBDOMAIN, unescape(secret), "the name of a Secret"),
+            _check(_SECRET_KEY, unescape(key[0]), "a key of a Secret"),
+        )
     return refs
 
 
@@ -144,8 +152,26 @@ def parse_tolerations(value: Any) -> tuple[dict[str, Any], ...]:
         and isinstance(value, Sequence)
         and all(isinstance(v, Mapping) for v in value)
     ):
-        return tuple(dict(entry) for entry in value)
+        return tuple(map(_toleration_object, value))
     return tuple(_toleration(item) for item in _items(value))
+
+
+def _toleration_object(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return one of Kubernetes' own objects as the API has it.
+
+    Source: https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
+    """
+    for name in entry:
+        if name not in _TOLERATION:
+            raise ValueError(f"{name!r} is not one of {', '.join(_TOLERATION)}")
+    if (effect := entry.get("effect")) and effect not in _EFFECTS:
+        raise ValueError(f"{effect!r} is not one of {', '.join(_EFFECTS)}")
+    read: dict[str, Any] = {name: _text(word) for name, word in entry.items() if word is not None}
+    if seconds := read.get("tolerationSeconds"):
+        if not re.fullmatch(r"-?[0-9]+", seconds, re.ASCII):
+            raise ValueError(f"tolerationSeconds {seconds!r} is not a whole number")
+        read["tolerationSeconds"] = int(seconds)
+    return read
 
 
 def _toleration(item: str) -> dict[str, Any]:
@@ -190,11 +216,11 @@ def write(value: Any) -> Any:
         case Share(label, entry, weight):
             return f"{entry if label == 'version' else f'{label}={entry}'}:{weight}"
         case Mapping():
-            return ",".join(f"{name}={_escape(str(write(entry)), ',')}" for name, entry in value.items())
+            return ",".join(f"{name}={_pair_value(entry)}" for name, entry in value.items())
         case tuple() if all(isinstance(entry, Share) for entry in value):
             return ",".join(write(entry) for entry in value)
         case tuple():
-            return list(value)
+            return [dict(entry) for entry in value]
     return value
 
 
@@ -224,17 +250,22 @@ def parse_quantity(value: Any) -> str:
 def _raw_pairs(value: Any) -> dict[str, str]:
     """Return pairs, the backslashes of their values still there."""
     if isinstance(value, Mapping):
-        return {str(name): _text(entry) for name, entry in value.items()}
+        return {str(name): "" if entry is None else _text(entry) for name, entry in value.items()}
     pairs: dict[str, str] = {}
     for item in _items(value):
         name, equals, raw = item.partition("=")
         name = name.strip()
         if not equals or not name:
-            raise ValueError(f"{item!r} is not NAME=VALUE")
+            raise ValueError(rf"{item!r} is not NAME=VALUE (a comma inside of a value is written \,)")
         if name in pairs:
             raise ValueError(f"{name} is there twice")
         pairs[name] = raw
     return pairs
+
+
+def _pair_value(entry: Any) -> str:
+    # What a dot's backslash is for is read only after the commas have separated.
+    return str(write(entry)) if isinstance(entry, SecretKey) else _escape(str(entry), ",")
 
 
 def _escape(text: str, separator: str) -> str:
@@ -248,7 +279,7 @@ def _items(value: Any) -> list[str]:
         return [item for item in split_escaped(value, ",") if item.strip()]
     if isinstance(value, Sequence):
         return [_text(item) for item in value]
-    raise ValueError(f"it is a {type(value).__name__}")
+    raise ValueError("is neither a word nor a list")
 
 
 def _text(value: Any) -> str:

@@ -6,6 +6,7 @@ The field `num_workers` is the param `numWorkers`; its type, default, range, uni
 from __future__ import annotations
 
 import inspect
+import re
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, dataclass, fields, is_dataclass
@@ -17,10 +18,16 @@ from fairway.config import Range, Settings
 from fairway.deploy.languages import Language
 from fairway.errors import UsageError
 
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?", re.ASCII)
+
 
 @dataclass(frozen=True)
 class From:
-    """Where the value of a param comes from that is not set: a param of the first component of a kind."""
+    """Where the value of a param comes from that is not set: a param of a component of another kind.
+
+    Of several of that kind it is the first that is not switched off by its param `enabled`.
+    """
 
     kind: str
     param: str
@@ -134,10 +141,12 @@ def read_value(params: type[Params], name: str, value: Any, where: str) -> Any:
         read = _convert(hint, value)
     except ValueError as err:
         hint_text = f"{help_texts(params)[name]} It takes {param.type}."
-        raise UsageError(f"{where}: {name} is {value!r}, but {err}", hint=hint_text) from err
+        raise UsageError(f"{where}: {name} is {_short(value)}, but {err}", hint=hint_text) from err
     for note in _notes(hint):
         if isinstance(note, Range) and read is not None and read not in note:
-            raise UsageError(f"{where}: {name} is {value}, but must be {note}", hint=help_texts(params)[name])
+            raise UsageError(
+                f"{where}: {name} is {_short(value)}, but must be {note}", hint=help_texts(params)[name]
+            )
     return read
 
 
@@ -151,13 +160,14 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _convert(hint: Any, value: Any) -> Any:
     """Return a value as a type has it. Raises `ValueError` with what is wrong, to follow a `but`."""
     allowed = _members(hint)
-    if value is None or (value in ("", "null") and type(None) in allowed):
-        if type(None) in allowed:
-            return None
-        raise ValueError("must have a value")
+    value = "" if value is None else value
+    if value in ("", "null") and type(None) in allowed:
+        return None
     for note in _notes(hint):
         if isinstance(note, Language):
             return note.parse(value)
+    if value == "":
+        raise ValueError("must have a value")
     (kind,) = (member for member in allowed if member is not type(None))
     if get_origin(kind) is Literal:
         if value not in get_args(kind):
@@ -169,7 +179,16 @@ def _convert(hint: Any, value: Any) -> Any:
 
 
 def _convert_bool(value: Any) -> bool:
-    words = {"true": True, "false": False, "yes": True, "no": False, "1": True, "0": False}
+    words = {
+        "1": True,
+        "0": False,
+        "true": True,
+        "false": False,
+        "yes": True,
+        "no": False,
+        "on": True,
+        "off": False,
+    }
     try:
         return words[str(value).lower()]
     except KeyError:
@@ -177,21 +196,15 @@ def _convert_bool(value: Any) -> bool:
 
 
 def _convert_int(value: Any) -> int:
-    try:
-        if isinstance(value, bool) or int(value) != float(value):
-            raise ValueError
-        return int(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ValueError("must be a whole number") from None
+    if isinstance(value, bool) or not _WHOLE.fullmatch(str(value)):
+        raise ValueError("must be a whole number")
+    return int(str(value))
 
 
 def _convert_float(value: Any) -> float:
-    try:
-        if isinstance(value, bool):
-            raise ValueError
-        return float(value)
-    except (TypeError, ValueError):
-        raise ValueError("must be a number") from None
+    if isinstance(value, bool) or not _NUMBER.fullmatch(str(value)):
+        raise ValueError("must be a number")
+    return float(str(value))
 
 
 def _convert_str(value: Any) -> str:
@@ -204,6 +217,12 @@ def _convert_str(value: Any) -> str:
 
 _PLAIN = {bool: _convert_bool, int: _convert_int, float: _convert_float, str: _convert_str}
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a word"}
+
+
+def _short(value: Any) -> str:
+    """Return a value for a message, however long it is."""
+    text = str(value) if isinstance(value, int | float) else repr(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _notes(hint: Any) -> tuple[Any, ...]:

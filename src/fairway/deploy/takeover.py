@@ -7,58 +7,80 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fairway.deploy.app import App, Environment, list_environments
+from fairway.deploy.app import App, Environment, list_environments, load_app
 from fairway.deploy.edits import add_environment, app_name, create_app, set_params
 from fairway.deploy.ksonnet import KsonnetEnvironment, read_app
-from fairway.deploy.params import find_param, nearest, read_value
+from fairway.deploy.params import find_param, read_value
 from fairway.errors import FairwayError, UsageError
+from fairway.storage.files import scratch_directory, storage_errors
 
 _OLD_IMAGES = ("gcr.io/kubeflow", "tensorflow/")
 """How the images of the 2019 tutorial begin: none of them can do what the params say today."""
+_SCRATCH = ".fairway-import-"
 
 
 @dataclass
 class _Takeover:
     app: App
     notes: list[str] = field(default_factory=list)
+    base: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By component, the params that the old app sets for all environments and that are taken over."""
 
-    def params(self, environment: str | None, component: str, values: Mapping[str, Any]) -> None:
-        where = f"{component} (environment {environment})" if environment else component
-        if component not in self.app.components:
-            self.notes.append(f"{where}: no such component here{nearest(component, self.app.components)}")
-            return
-        kept = {name: value for name, value in values.items() if self._fits(where, component, name, value)}
-        if kept:
-            set_params(self.app, environment, component, kept)
-
-    def _fits(self, where: str, component: str, name: str, value: Any) -> bool:
-        """Return whether a param can be taken over; note why not."""
-        spec = self.app.components[component]
-        if name == "image" and str(value).startswith(_OLD_IMAGES):
-            self.notes.append(f"{where}: {name} {value} is the old tutorial's; set that of your own build")
-            return False
-        if value in ("", "null", None):
-            return False  # as ksonnet's prototypes wrote what was not set
-        try:
-            find_param(spec.kind.params, spec.kind.name, name, spec.kind.retired)
-            read_value(spec.kind.params, name, value, component)
-        except UsageError as err:
-            self.notes.append(f"{where}: {name} is left out: {err.message}. {err.hint}")
-            return False
-        return True
+    def components(self, components: Mapping[str, Mapping[str, Any]]) -> None:
+        for component, values in components.items():
+            if kept := self._kept(component, component, values):
+                set_params(self.app, None, component, kept)
+                self.base[component] = kept
 
     def environment(self, old: KsonnetEnvironment) -> None:
         name = app_name(old.name)
         if name in list_environments(self.app):
             self.notes.append(f"environment {old.name}: there is one called {name} already; it is left out")
             return
-        add_environment(self.app, Environment(name, namespace=old.namespace))
+        params = {
+            component: kept
+            for component, values in old.params.items()
+            if (kept := self._kept(f"{component} (environment {name})", component, values))
+        }
+        try:
+            add_environment(self.app, Environment(name, namespace=old.namespace, params=params))
+        except UsageError as err:
+            self.notes.append(f"environment {old.name} is left out: {err.message}")
+            return
+        called = "" if name == old.name else f" is called {name} now; it"
         self.notes.append(
-            f"environment {old.name}: it has no context yet; its server was {old.server or 'not recorded'}. "
-            f"Set it with: fairway env set {name} --context CONTEXT"
+            f"environment {old.name}{called} has no cluster yet; its server was "
+            f"{old.server or 'not recorded'}. Choose one: fairway env set {name} --context CONTEXT"
         )
-        for component, values in old.params.items():
-            self.params(name, component, values)
+
+    def _kept(self, where: str, component: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the params that are taken over; note which are not, and why."""
+        if component not in self.app.components:
+            self.notes.append(f"{where}: there is no such component here; its params are left out")
+            return {}
+        base = self.base.get(component, {})
+        kept = {}
+        for name, value in values.items():
+            if value in ("", "null", None):  # as ksonnet's prototypes wrote what was not set
+                if name in base:
+                    kept[name] = ""
+            elif self._fits(where, component, name, value):
+                kept[name] = value
+        return kept
+
+    def _fits(self, where: str, component: str, name: str, value: Any) -> bool:
+        """Return whether a param can be taken over and says something; note why it cannot."""
+        spec = self.app.components[component]
+        if name == "image" and str(value).startswith(_OLD_IMAGES):
+            self.notes.append(f"{where}: image {value} is the old tutorial's; set that of your own build")
+            return False
+        try:
+            param = find_param(spec.kind.params, spec.kind.name, name, spec.kind.retired)
+            read = read_value(spec.kind.params, name, value, component)
+        except UsageError as err:
+            self.notes.append(f"{where}: {name} is left out: {err.message}. {err.hint}")
+            return False
+        return name in spec.params or name in self.base.get(component, {}) or read != param.default
 
 
 def take_over(source: Path, directory: Path | None, name: str | None) -> tuple[App, list[str]]:
@@ -73,18 +95,23 @@ def take_over(source: Path, directory: Path | None, name: str | None) -> tuple[A
         The app, and a sentence for each thing that is not taken over.
 
     Raises:
-        FairwayError: the old app cannot be read, or the new one not be written.
+        FairwayError: the old app cannot be read, or the new one not be written; nothing is left of it then.
     """
     old = read_app(source)
-    directory = directory or Path(app_name(old.name))
-    if directory.resolve() == source.resolve():
+    directory = directory or Path(app_name(old.name) or "mnist")
+    with storage_errors("create", directory):
+        exists = directory.is_symlink() or (directory.exists() and any(directory.iterdir()))
+        target = directory.resolve()
+    if exists:
         raise FairwayError(
-            f"{directory} is the old app itself",
-            hint=f"Name another directory: fairway import {source} mnist",
+            f"there is something in {directory} already",
+            hint=f"Name a directory that is not there yet: fairway import {source} NAME",
         )
-    takeover = _Takeover(create_app(directory, name), list(old.notes))
-    for component, values in old.components.items():
-        takeover.params(None, component, values)
-    for environment in old.environments:
-        takeover.environment(environment)
-    return takeover.app, takeover.notes
+    with scratch_directory(target.parent, _SCRATCH) as scratch:
+        takeover = _Takeover(create_app(scratch / "app", name or app_name(target.name)), list(old.notes))
+        takeover.components(old.components)
+        for environment in old.environments:
+            takeover.environment(environment)
+        with storage_errors("create", directory):
+            (scratch / "app").rename(target)  # an empty directory that is there makes room
+    return load_app(target), takeover.notes

@@ -1,7 +1,7 @@
 """What an environment is made of: the app's components with the value of each param, and where it comes from.
 
 default < app < environment < --set; what is set nowhere may come from another component, as the place of the
-model comes from the training.
+model comes from the training. An empty value is set too: it means none, also not the training's.
 """
 
 from __future__ import annotations
@@ -123,16 +123,11 @@ def resolve(app: App, environment: Environment, overrides: Overrides | None = No
     Raises:
         UsageError: a param is unknown, or cannot have its value. The message names component and value.
     """
-    components: dict[str, Component] = {}
     kinds: dict[str, list[Component]] = {}
     for spec in _in_order(app):
-        component = _resolve(
-            spec, _set_values(spec, environment, (overrides or {}).get(spec.name, {})), kinds
-        )
-        components[spec.name] = component
-        kinds.setdefault(spec.kind.name, []).append(component)
-    resolved = list(components.values())
-    return Target(app, environment, [_with_part(each, resolved) for each in resolved])
+        written = _set_values(spec, environment, (overrides or {}).get(spec.name, {}))
+        kinds.setdefault(spec.kind.name, []).append(_resolve(spec, written, kinds))
+    return Target(app, environment, _with_parts([each for found in kinds.values() for each in found]))
 
 
 def _set_values(
@@ -163,17 +158,32 @@ def _resolve(
 ) -> Component:
     values = {}
     for name, param in list_params(spec.kind.params).items():
-        value = layer.get(name) or Value(param.default, param.default, DEFAULT)
-        if value.read is None and param.source and (sources := kinds.get(param.source.kind)):
-            inherited = sources[0].values[param.source.param]
-            value = replace(inherited, origin=f"{sources[0].name}.{param.source.param}")
-        values[name] = value
+        value = layer.get(name)
+        if value is None and param.source and (source := _first_enabled(kinds.get(param.source.kind, ()))):
+            inherited = source.values[param.source.param]
+            value = replace(inherited, origin=f"{source.name}.{param.source.param}")
+        values[name] = value or Value(param.default, param.default, DEFAULT)
     fields = {list_params(spec.kind.params)[name].field: value.read for name, value in values.items()}
     return Component(spec.name, spec.kind, values, spec.kind.params(**fields))
 
 
-def _with_part(component: Component, all_components: Sequence[Component]) -> Component:
-    enabled = component.params.enabled
-    others = [each.params for each in all_components if each is not component]
-    part = component.kind.takes_part(component.params, others) if enabled is None else enabled
-    return replace(component, takes_part=part)
+def _first_enabled(components: Sequence[Component]) -> Component | None:
+    """Return the component that others take values from: the first that is not switched off, or the first."""
+    enabled = (each for each in components if each.params.enabled is not False)
+    return next(enabled, components[0] if components else None)
+
+
+def _with_parts(components: Sequence[Component]) -> list[Component]:
+    """Return components that know whether they take part.
+
+    What holds a model comes first and takes part for those after it; so these are asked first.
+    """
+    known: list[Component] = []
+    for component in reversed(components):
+        part = component.params.enabled
+        if part is None:
+            part = component.kind.takes_part(
+                component.params, [each.params for each in known if each.takes_part]
+            )
+        known.append(replace(component, takes_part=part))
+    return known[::-1]
