@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -265,6 +266,73 @@ def test_logs_are_followed_to_the_end(namespace: str) -> None:
             assert [line async for line in kube.logs("p", container="main", tail=1)] == ["line 3"]
             with pytest.raises(ClusterError, match="previous terminated container .* not found"):
                 await anext(kube.logs("p", previous=True))
+
+    run(main())
+
+
+@asynccontextmanager
+async def relay(host: str, port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """Pass connections on; yield the port and what cuts all that are open."""
+    writers: set[asyncio.StreamWriter] = set()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection(host, port)
+        writers.update((writer, far_writer))
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        tasks.append(asyncio.create_task(connect(reader, writer)))
+
+    def cut() -> None:
+        for writer in writers:
+            writer.transport.abort()
+        writers.clear()
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield server.sockets[0].getsockname()[1], cut
+    finally:
+        server.close()
+        cut()
+        await asyncio.gather(*tasks)
+
+
+def test_watches_and_logs_outlive_their_connections(
+    namespace: str, kubectl: Kubectl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also shows that a server behind a tunnel is reached by its certificate's name."""
+    config = yaml.safe_load(kubectl("config", "view", "--raw", "--minify", "--flatten"))
+    cluster = config["clusters"][0]["cluster"]
+    where = urlsplit(cluster["server"])
+
+    async def main() -> None:
+        async with relay(str(where.hostname), where.port or 443) as (port, cut):
+            cluster.update({"server": f"https://127.0.0.1:{port}", "tls-server-name": where.hostname})
+            (tmp_path / "config").write_text(yaml.safe_dump(config))
+            monkeypatch.setenv("KUBECONFIG", str(tmp_path / "config"))
+            async with connected(namespace) as kube:
+                await started(kube, pod("for i in $(seq 40); do echo line $i; sleep 0.1; done"))
+                lines: list[str] = []
+                async for line in kube.logs("p", follow=True):
+                    lines.append(line)
+                    if len(lines) in (5, 15):
+                        cut()
+                assert lines == [f"line {number}" for number in range(1, 41)]
+                seen: list[str] = []
+                async with aclosing(kube.watch("ConfigMap", LABELS)) as events:
+                    for number in range(3):
+                        await kube.apply(config_map(f"c{number}"))
+                        _, item = await anext(events)
+                        seen.append(item["metadata"]["name"])
+                        cut()
+                assert seen == ["c0", "c1", "c2"]
 
     run(main())
 

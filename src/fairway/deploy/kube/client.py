@@ -38,6 +38,7 @@ WATCH_S = 60
 RECONNECT_S = 60.0
 """How long a watch or a log that broke off tries to go on."""
 RETRY_S = 1.0
+_BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 _WARNING = re.compile(r'^\d{3} \S+ "(?P<text>.*)"')
 
 logger = logging.getLogger(__name__)
@@ -315,10 +316,17 @@ class Kube:
         headers = None if content is None else {"Content-Type": "application/apply-patch+yaml"}
         timeout = httpx2.Timeout(READ_S if method == "GET" else WRITE_S, connect=CONNECT_S)
         for attempt in range(1, ATTEMPTS + 1):
-            with _explained(target):
-                response = await self._http.request(
-                    method, path, params=params, content=body, headers=headers, timeout=timeout
-                )
+            try:
+                with _explained(target):
+                    response = await self._http.request(
+                        method, path, params=params, content=body, headers=headers, timeout=timeout
+                    )
+            except AwayError as err:
+                # A connection that was kept open may have broken unseen. To read and to apply twice does no
+                # harm; a second delete would say that nothing was there.
+                if attempt > 1 or method == "DELETE" or not isinstance(err.__cause__, _BROKEN):
+                    raise
+                continue
             after = response.headers.get("Retry-After", "")
             if response.status_code != httpx2.codes.TOO_MANY_REQUESTS or not after.isdecimal():
                 break

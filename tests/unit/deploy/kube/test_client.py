@@ -186,6 +186,34 @@ def test_a_request_that_is_put_off_is_made_again(ask: Any, monkeypatch: pytest.M
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
+def test_a_connection_that_broke_unseen_is_replaced_where_that_is_safe(
+    connect: Callable[..., Kube], method: str
+) -> None:
+    methods: list[str] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        methods.append((await reader.readline()).decode().split()[0])
+        if len(methods) > 1:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await writer.drain()
+        writer.close()
+
+    async def main() -> None:
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        async with server, connect(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+            if method == "GET":
+                await client.get("ConfigMap", "c")
+            elif method == "PATCH":
+                await client.apply(CONFIG_MAP)
+            else:
+                with pytest.raises(AwayError):
+                    await client.delete("ConfigMap", "c")
+
+    asyncio.run(main())
+    assert methods == [method] * (1 if method == "DELETE" else 2)
+
+
 def test_warnings_of_the_api_server_are_logged_once(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
     async def answer(_: Request) -> Response:
         return JSONResponse({}, headers={"Warning": '299 - "v1 \\"Pod\\" is deprecated"'})
