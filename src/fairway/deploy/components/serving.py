@@ -196,5 +196,5 @@ def _check_labels(params: ServingParams, component: str, own: Mapping[str, str])
         if label in own:
             raise UsageError(
                 f"{component}: labels has {label}, which is set already: to {own[label]}",
-                hint="The version is set with versionName, app with modelName." if "/" not in label else "",
+                hint="Choose another label; app and version are set with modelName and versionName.",
             )

@@ -26,7 +26,7 @@ from fairway.net.cluster import Task
 if TYPE_CHECKING:
     from fairway.deploy.components.train import TrainParams
 
-_RETRYABLE = [*range(RETRYABLE, RETRYABLE + 32), 255]
+_RETRYABLE = (*range(RETRYABLE, RETRYABLE + 32), 255)
 """What signals end with, and what containers end with when their node is started again. Fewer, so easier to
 read, than all other exit codes from 128 on, which nothing ends with."""
 
@@ -106,7 +106,7 @@ def _failure_policy(params: TrainParams) -> dict[str, Any]:
     """Return which failures end the job, as the training operator's restart policy ExitCode has it."""
     if params.restart_policy != "ExitCode":
         return {}
-    permanent = {"containerName": CONTAINER, "operator": "NotIn", "values": _RETRYABLE}
+    permanent = {"containerName": CONTAINER, "operator": "NotIn", "values": list(_RETRYABLE)}
     rules = [
         # The node was drained or a pod of a higher priority came: no failure of the task's.
         {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},

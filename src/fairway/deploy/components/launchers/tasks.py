@@ -44,7 +44,7 @@ def role_names(params: TrainParams, placement: Placement, pod: str) -> dict[str,
     Args:
         params: Have the training's name and how many tasks it has.
         placement: Has the component's name.
-        pod: What follows in the names of its pods, with `{}` for the index: host names have a greatest length.
+        pod: What follows in the names of its pods, with `{}` for the index; they are not to be too long.
 
     Raises:
         UsageError: a name is too long.
