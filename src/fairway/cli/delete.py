@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -12,6 +13,7 @@ from cyclopts import Parameter
 from fairway.deploy.settings import DeleteSettings
 
 if TYPE_CHECKING:
+    from fairway.deploy.resources import Manifest
     from fairway.deploy.target import Target
 
 log = logging.getLogger(__name__)
@@ -35,32 +37,50 @@ def delete(
 
     See also: fairway apply, fairway status, fairway env
     """
+    from fairway.cli.confirm import confirm
+    from fairway.deploy.delete import describe, without_claims
     from fairway.deploy.environment import load_target
 
-    asyncio.run(_delete(load_target(env), settings))
+    target = load_target(env)
+    found = asyncio.run(_find(target, settings))
+    chosen = found if settings.data else without_claims(found)
+    if chosen:
+        # Asked between two loops, as in one Ctrl-C would wait for the answer.
+        log.info("in namespace %s:", target.environment.namespace)
+        for each in chosen:
+            log.info("  %s", describe(each))
+        confirm(f"Delete {_count(chosen)}?", yes=settings.yes)
+    else:
+        log.info("there is nothing to delete")
+    asyncio.run(_remove(target, chosen, settings))
+    for each in found:
+        if each not in chosen:
+            log.info("%s stays, with its data; delete it with --data", describe(each))
 
 
-async def _delete(target: Target, settings: DeleteSettings) -> None:
-    from fairway.cli.confirm import confirm
-    from fairway.deploy.delete import describe, find, remove, without_claims
+async def _find(target: Target, settings: DeleteSettings) -> list[Manifest]:
+    from fairway.deploy.delete import find
     from fairway.deploy.environment import connect
 
     async with connect(target.environment) as kube:
-        found = await find(kube, target, settings.component)
-        chosen = found if settings.data else without_claims(found)
-        left = [each for each in found if each not in chosen]
-        if chosen:
-            names = "".join(f"\n  {describe(each)}" for each in chosen)
-            where = f"namespace {target.environment.namespace} of {kube.connection.context}"
-            confirm(f"Delete from {where}:{names}\nAll of it?", yes=settings.yes)
+        return await find(kube, target, settings.component)
+
+
+async def _remove(target: Target, objects: Sequence[Manifest], settings: DeleteSettings) -> None:
+    from fairway.deploy.delete import describe, remove, wait_for_end
+    from fairway.deploy.environment import connect
+
+    async with connect(target.environment) as kube:
+        deleted = await remove(kube, objects)
+        if settings.output == "json":
+            rows = [{"kind": each["kind"], "name": each["metadata"]["name"]} for each in deleted]
+            print(json.dumps(rows, indent=2), flush=True)
         else:
-            log.info("there is nothing to delete")
-        deleted = await remove(kube, target, chosen, settings)
-    if settings.output == "json":
-        rows = [{"kind": each["kind"], "name": each["metadata"]["name"]} for each in deleted]
-        print(json.dumps(rows, indent=2))
-    else:
-        for each in deleted:
-            print(f"{describe(each)} deleted")
-    for each in left:
-        log.info("%s stays, with its data; delete it with --data", describe(each))
+            print("".join(f"{describe(each)} deleted\n" for each in deleted), end="", flush=True)
+        await wait_for_end(kube, target, objects, timeout_s=settings.timeout)
+
+
+def _count(objects: Sequence[Manifest]) -> str:
+    from fairway.deploy.delete import describe
+
+    return f"these {len(objects)} objects" if len(objects) > 1 else describe(objects[0])

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -56,9 +56,17 @@ async def _show(target: Target, settings: StatusSettings) -> None:
         print(json.dumps([record.to_json() for record in records], indent=2))
         return
     print(_table(records))
+    for hint, names in _hints(records).items():
+        log.info("%s: %s", ", ".join(names), hint)
+
+
+def _hints(records: Iterable[Record]) -> dict[str, list[str]]:
+    """Return the components that each hint is for."""
+    hints: dict[str, list[str]] = {}
     for record in records:
         if record.hint:
-            log.info("%s: %s", record.component, record.hint)
+            hints.setdefault(record.hint, []).append(record.component)
+    return hints
 
 
 async def _watch(target: Target, settings: StatusSettings) -> None:

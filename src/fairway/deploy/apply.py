@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from fairway.deploy.delete import delete_objects, wait_until_gone
+from fairway.deploy.delete import describe, remove, wait_for_end
 from fairway.deploy.diff import normalise, overlay
 from fairway.deploy.inventory import CLAIM, Key, component_of, key, labels_of, list_owned, namespace_exists
 from fairway.deploy.jobs import JobState, Presence, Training, check_replaceable, compare, is_job
@@ -23,6 +23,8 @@ from fairway.errors import ClusterError, UsageError
 if TYPE_CHECKING:
     from fairway.deploy.kube.client import Kube
 
+REPLACED_S = 300.0
+"""How long the pods of a training that has ended may take to go."""
 Action = Literal["created", "configured", "unchanged", "deleted"]
 
 
@@ -225,20 +227,19 @@ async def _send(kube: Kube, target: Target, plan: Plan, settings: ApplySettings,
         if applied:
             raise _partly_applied(err, plan.send, applied) from err
         raise
-    for each in await delete_objects(kube, plan.prune):
+    for each in await remove(kube, plan.prune):
         report(_change(each, "deleted", "the app no longer has it"))
 
 
 async def _make_way(kube: Kube, target: Target, plan: Plan, report: Report) -> None:
     """Delete the trainings that are to be replaced, and wait until their pods are gone too."""
-    for job in await delete_objects(kube, plan.replace):
+    for job in await remove(kube, plan.replace):
         report(_change(job, "deleted", "replaced"))
-    for component in {component_of(job) for job in plan.replace}:
-        await wait_until_gone(kube, plan.replace, labels_of(target, component))
+    await wait_for_end(kube, target, plan.replace, timeout_s=REPLACED_S)
 
 
 def _partly_applied(err: ClusterError, manifests: Sequence[Manifest], applied: int) -> ClusterError:
-    missing = ", ".join(" ".join(key(each)) for each in manifests[applied:])
+    missing = ", ".join(describe(each) for each in manifests[applied:])
     return ClusterError(
         f"{err.message}; {applied} of {len(manifests)} objects are applied, not: {missing}",
         hint=f"{err.hint} The same command then does the rest.".strip(),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fairway.deploy.inventory import CLAIM, component_of, key, labels_of, list_owned
 from fairway.deploy.resources import Manifest
-from fairway.deploy.settings import DeleteSettings
 from fairway.deploy.target import Target
 from fairway.errors import ClusterError
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 POLL_S = 0.5
-REPLACED_TIMEOUT_S = 300.0
-"""How long the pods of a training that has ended may take to go."""
 
 
 async def find(kube: Kube, target: Target, names: Iterable[str] = ()) -> list[Manifest]:
@@ -40,7 +37,12 @@ def without_claims(objects: Iterable[Manifest]) -> list[Manifest]:
     return [each for each in objects if each["kind"] != CLAIM]
 
 
-async def delete_objects(kube: Kube, objects: Iterable[Manifest]) -> list[Manifest]:
+def describe(manifest: Manifest) -> str:
+    """Return kind and name of an object in one."""
+    return " ".join(key(manifest))
+
+
+async def remove(kube: Kube, objects: Iterable[Manifest]) -> list[Manifest]:
     """Delete objects, and soon after what they own; return those that were still there.
 
     Raises:
@@ -49,43 +51,13 @@ async def delete_objects(kube: Kube, objects: Iterable[Manifest]) -> list[Manife
     return [each for each in objects if await kube.delete(*key(each))]
 
 
-async def remove(
-    kube: Kube, target: Target, objects: Sequence[Manifest], settings: DeleteSettings
-) -> list[Manifest]:
-    """Delete objects of an environment and wait until they are gone, and their components' pods.
-
-    Raises:
-        ClusterError: the cluster is away or refuses, or something is still there after the timeout.
-    """
-    deleted = await delete_objects(kube, objects)
-    components = {component_of(each) for each in objects}
-    if objects:
-        await wait_until_gone(
-            kube, objects, labels_of(target), components=components, timeout_s=settings.timeout
-        )
-    return deleted
-
-
-def describe(manifest: Manifest) -> str:
-    """Return kind and name of an object in one."""
-    return " ".join(key(manifest))
-
-
-async def wait_until_gone(
-    kube: Kube,
-    objects: Sequence[Manifest],
-    pod_labels: Mapping[str, str],
-    *,
-    components: Collection[str] = (),
-    timeout_s: float = REPLACED_TIMEOUT_S,
-) -> None:
-    """Wait until deleted objects are gone, and the pods of an environment or component with them.
+async def wait_for_end(kube: Kube, target: Target, objects: Sequence[Manifest], *, timeout_s: float) -> None:
+    """Wait until deleted objects are gone, and the pods of their components too.
 
     Args:
         kube: The cluster.
+        target: The environment that they are of.
         objects: What was deleted.
-        pod_labels: Of the pods.
-        components: Only the pods of these; none: all pods with the labels.
         timeout_s: Seconds to wait.
 
     Raises:
@@ -93,10 +65,10 @@ async def wait_until_gone(
     """
     clock = asyncio.get_running_loop().time
     deadline, said = clock() + timeout_s, ""
-    while left := await _left(kube, objects, pod_labels, components):
+    while left := await _left(kube, target, objects):
         if clock() > deadline:
             raise ClusterError(
-                f"still there after {timeout_s:.0f} s: {', '.join(left)}",
+                f"still there after {timeout_s:g} s: {', '.join(left)}",
                 hint=f"They go when their node says so; see: kubectl describe {left[0].lower()}",
             )
         if said != (said := ", ".join(left)):
@@ -104,10 +76,11 @@ async def wait_until_gone(
         await asyncio.sleep(POLL_S)
 
 
-async def _left(
-    kube: Kube, objects: Iterable[Manifest], pod_labels: Mapping[str, str], components: Collection[str]
-) -> list[str]:
-    pods = await kube.list("Pod", pod_labels)
-    left = [each for each in pods if not components or component_of(each) in components]
-    left += [each for each in await asyncio.gather(*(kube.get(*key(each)) for each in objects)) if each]
+async def _left(kube: Kube, target: Target, objects: Sequence[Manifest]) -> list[str]:
+    if not objects:
+        return []
+    components = {component_of(each) for each in objects}
+    pods = await kube.list("Pod", labels_of(target))
+    there = await asyncio.gather(*(kube.get(*key(each)) for each in objects))
+    left = [*(pod for pod in pods if component_of(pod) in components), *(each for each in there if each)]
     return sorted(map(describe, left))

@@ -106,7 +106,7 @@ def diagnose(target: Target, snapshot: Snapshot, names: Iterable[str] = ()) -> l
         dropped = sorted(there - set(target.app.components))
     else:
         dropped = []
-    records = [_diagnose(target, component, snapshot) for component in chosen]
+    records = [_with_maker(_diagnose(target, each, snapshot), target) for each in chosen]
     return [*records, *(_dropped(target, name) for name in dropped)]
 
 
@@ -134,9 +134,21 @@ def _diagnose(target: Target, component: Component, snapshot: Snapshot) -> Recor
             blank,
             cause=Cause.NOT_APPLIED,
             reason="is not applied yet",
-            hint=f"fairway apply {target.environment.name} -c {component.name}",
+            hint=f"Apply it: fairway apply {target.environment.name}",
         )
     return _passive(blank, objects, snapshot)
+
+
+def _with_maker(record: Record, target: Target) -> Record:
+    """Return a record that lacks a claim with the hint which component makes it, if one does."""
+    storage = target.first("storage")
+    if (
+        record.cause is Cause.CLAIM
+        and storage
+        and f"claim {storage.params.name} does not exist" in record.reason
+    ):
+        return replace(record, hint=f"Make it: fairway apply {target.environment.name} -c {storage.name}")
+    return record
 
 
 def _dropped(target: Target, name: str) -> Record:
@@ -354,7 +366,9 @@ def _passive(blank: Record, objects: Sequence[Manifest], snapshot: Snapshot) -> 
                     blank, state=State.WAITING, reason=f"claim {name} gets its volume with its first pod"
                 )
         if each["kind"] == "Service" and not _has_ready_pod(each, snapshot):
-            selector = ",".join(f"{label}={value}" for label, value in _selector(each).items())
+            labels = _selector(each)
+            short = {name: value for name, value in labels.items() if "/" not in name} or labels
+            selector = ",".join(f"{name}={value}" for name, value in short.items())
             return replace(
                 blank,
                 state=State.WAITING,

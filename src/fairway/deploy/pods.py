@@ -106,7 +106,9 @@ def find_problem(pod: Manifest, around: Surroundings) -> Problem | None:
     if status.get("reason") == "Evicted":
         return Problem(Cause.EVICTED, f"was evicted: {brief(status.get('message', ''))}", needs_help=False)
     for each in _conditions(pod, "PodScheduled", "False"):
-        return _unscheduled(pod, brief(each.get("message", "")), around)
+        if each.get("reason") == "SchedulerError":  # a passing one; what stays is Unschedulable
+            return Problem(Cause.STARTING, "waits for a node", needs_help=False)
+        return _unscheduled(pod, " ".join(each.get("message", "").split()), around)
     problems = [found for each in _containers(pod) if (found := _container_problem(pod, each, around))]
     if problems:
         return max(problems, key=lambda problem: problem.needs_help)
@@ -210,7 +212,7 @@ def _unscheduled(pod: Manifest, message: str, around: Surroundings) -> Problem:
             return Problem(Cause.CLAIM, f"waits for claim {', '.join(_claims_of(pod))}", needs_help=False)
     if "volume node affinity conflict" in message or "ReadWriteOncePod" in message:
         return _shared_claim(pod, "its volume is on another node, or held by another pod")
-    said = _NODES.sub("", message).partition(" preemption:")[0].rstrip(". ")
+    said = brief(_NODES.sub("", message).partition(" preemption:")[0].rstrip(". "))
     return Problem(
         Cause.UNSCHEDULABLE,
         f"no node takes it: {said}",
@@ -339,4 +341,6 @@ def _not_ready(pod: Manifest, around: Surroundings) -> Problem:
     said = next((each.get("message", "") for each in around.of(pod) if each.get("reason") == "Unhealthy"), "")
     waiting = [each["name"] for each in _containers(pod) if not each.get("ready")]
     where = f"container {', '.join(waiting)} is not ready yet" if waiting else "it is not ready yet"
+    if "connection refused" in said:
+        said = "it does not listen yet"
     return Problem(Cause.NOT_READY, where + (f": {brief(said)}" if said else ""), needs_help=False)
