@@ -38,8 +38,9 @@ def add(name: Name, /, *, context: Context = None, namespace: Namespace = None) 
     from fairway.deploy.edits import add_environment
     from fairway.deploy.environment import pin
 
+    found = find_app()
     pinned = pin(Environment(name), context)
-    print(add_environment(find_app(), replace(pinned, namespace=namespace or pinned.namespace)))
+    print(add_environment(found, replace(pinned, namespace=namespace or pinned.namespace)))
 
 
 @app.command(name="list")

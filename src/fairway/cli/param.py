@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
 from fairway.cli.output import Output, cell_text, print_rows, table
+from fairway.errors import FairwayError
+
+if TYPE_CHECKING:
+    from fairway.deploy.target import Component as Resolved
+    from fairway.deploy.target import Value
+
+EQUAL, DIFFERENT, ERROR = 0, 1, 2
 
 app = App(
     name="param",
@@ -27,6 +36,7 @@ def set_(component: Component, key: Key, value: Word, /, *, env: Env = None) -> 
     r"""Set a param, in fairway.yaml or, with --env, in the environment's file.
 
     In a value of the form NAME=VALUE,NAME=VALUE a backslash keeps the next comma: A=1\,2 is one value.
+    An empty value, '', means none.
 
     For example:
 
@@ -72,24 +82,17 @@ def list_(
         fairway param list -o json
     """
     from fairway.deploy.environment import load_target
-    from fairway.deploy.languages import write
-    from fairway.deploy.params import help_texts, list_params
 
     target = load_target(env)
-    chosen = [target.app.component(component).name] if component else list(target.app.components)
-    rows = []
-    for each in target.components:
-        if each.name not in chosen:
-            continue
-        params, texts = list_params(each.kind.params), help_texts(each.kind.params) if all else {}
-        for name, value in each.values.items():
-            if all or value.is_set:
-                row = {"component": each.name, "param": name, "value": write(value.written)}
-                row |= {"origin": value.origin}
-                if all:
-                    row |= {"type": params[name].type, "range": params[name].range, "help": texts[name]}
-                rows.append(row)
-    print_rows(rows, output)
+    components = target.components
+    if component:
+        name = target.app.component(component).name
+        components = [each for each in components if each.name == name]
+    rows = [row for each in components for row in _rows(each, all=all)]
+    if all and output == "table":
+        _print_described(rows)
+    else:
+        print_rows(rows, output)
 
 
 @app.command
@@ -99,26 +102,74 @@ def diff(
     /,
     *,
     output: Output = "table",
-) -> None:
-    """Compare the params of two environments. Exits with 1 if they differ.
+) -> int:
+    """Compare the params of two environments.
+
+    Exit codes: 0 nothing differs, 1 something does, 2 an error.
 
     For example:
 
         fairway param diff dev prod
+        fairway param diff dev prod -o json
     """
     from fairway.deploy.environment import load_target
-    from fairway.deploy.languages import write
 
-    left, right = load_target(first), load_target(second)
-    rows = []
-    for one, other in zip(left.components, right.components, strict=True):
-        for name, value in one.values.items():
-            values = write(value.written), write(other.values[name].written)
-            if value.read != other.values[name].read:
-                rows.append({"component": one.name, "param": name, first: values[0], second: values[1]})
+    try:
+        left, right = load_target(first), load_target(second)
+    except FairwayError as err:
+        err.exit_code = max(err.exit_code, ERROR)
+        raise
+    rows = [
+        {
+            "component": one.name,
+            "param": name,
+            "first": _written(value),
+            "second": _written(other.values[name]),
+        }
+        for one, other in zip(left.components, right.components, strict=True)
+        for name, value in one.values.items()
+        if value.read != other.values[name].read
+    ]
     if output == "json":
         print_rows(rows, output)
     elif rows:
         header = ["COMPONENT", "PARAM", first, second]
         print(table([header, *([cell_text(cell) for cell in row.values()] for row in rows)]))
-    raise SystemExit(1 if rows else 0)
+    return DIFFERENT if rows else EQUAL
+
+
+def _rows(component: Resolved, *, all: bool) -> list[dict[str, Any]]:
+    """Return a record for each param of a component that is set, or for all, with what they are."""
+    from fairway.deploy.params import help_texts, list_params
+
+    params = list_params(component.kind.params)
+    texts = help_texts(component.kind.params) if all else {}
+    rows = []
+    for name, value in component.values.items():
+        if all or value.is_set:
+            row = {"component": component.name, "param": name, "value": _written(value)}
+            row |= {"origin": value.origin}
+            if all:
+                row |= {"type": params[name].type, "range": params[name].range, "help": texts[name]}
+            rows.append(row)
+    return rows
+
+
+def _written(value: Value) -> Any:
+    """Return a value as `param set` takes it: a number, a truth, a word, or nothing."""
+    from fairway.deploy.languages import write
+
+    return write(value.read)
+
+
+def _print_described(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print params by component, under each one what it is."""
+    width = max((len(row["param"]) for row in rows), default=0)
+    for number, row in enumerate(rows):
+        if not number or row["component"] != rows[number - 1]["component"]:
+            print(f"{chr(10) if number else ''}{row['component']}")
+        print(f"  {row['param']:{width}}  {cell_text(row['value'])}  ({row['origin']})")
+        allowed = f"{row['type']}, {row['range']}" if row["range"] else row["type"]
+        print(
+            textwrap.fill(f"{row['help']} [{allowed}]", 98, initial_indent=" " * 6, subsequent_indent=" " * 6)
+        )

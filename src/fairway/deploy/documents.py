@@ -23,8 +23,6 @@ MAX_DEPTH = 50
 
 _SAFE_PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?|true|false", re.ASCII)
 """What needs no quotes for us, and is a number or a truth for every other reader."""
-_ODD = re.compile(r"[^ -~\u00a1-\u2027\u2030-\ud7ff]")
-"""Characters such as line ends, with which a text in one line needs escapes."""
 _NULL, _MERGE = "tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"
 _TAGS = tuple(
     f"tag:yaml.org,2002:{name}"
@@ -201,7 +199,8 @@ class _Text:
         self._text = text
         self._first = first
         self._break = "\r\n" if "\r\n" in text else "\n"
-        self._root = _compose(text, _Composer)
+        root = _compose(text, _Composer)
+        self._root = None if root is None or (_is_null(root) and not root.value) else root
         self._step = next(_steps(self._root), 2)
 
     def set(self, path: Sequence[str], value: Any) -> str:
@@ -253,7 +252,8 @@ class _Text:
         colon = self._text.index(":", key.end_mark.index) + 1
         start, end = entry.start_mark.index, self._end(entry, key)
         if rest and not _is_flow(node):
-            self._text = self._without(start, end)  # a null that was written
+            if start < end:  # a null that was written
+                self._text = self._without(colon, end)
             return self._add(self._line_end(colon), rest, value, int(key.start_mark.column) + self._step)
         word = _flow(_nested(rest, value)) if _is_flow(node) else _word(value)
         if start == end:
@@ -368,7 +368,8 @@ def _flow(value: Any) -> str:
 
 def _dump(data: Any) -> str:
     """Return YAML in one line."""
-    style = '"' if _ODD.search(data if isinstance(data, str) else data[0]) else None
+    text = data if isinstance(data, str) else data[0]
+    style = None if text.isprintable() else '"'  # a text in one line needs escapes for line ends
     return yaml.safe_dump(
         data, default_style=style, default_flow_style=True, allow_unicode=True, width=float("inf")
     )

@@ -71,8 +71,13 @@ def list_params(params: type[Params]) -> dict[str, Param]:
 
 
 @cache
+def _hints(params: type[Params]) -> dict[str, Any]:
+    return get_type_hints(params, include_extras=True)
+
+
+@cache
 def _list_params(params: type[Params]) -> dict[str, Param]:
-    hints = get_type_hints(params, include_extras=True)
+    hints = _hints(params)  # type: ignore[arg-type] # as in list_params
     found = {}
     for field in sorted(fields(params), key=lambda field: -_depth(params, field.name)):
         notes = _notes(hints[field.name])
@@ -136,7 +141,7 @@ def read_value(params: type[Params], name: str, value: Any, where: str) -> Any:
         UsageError: it cannot have that value. The message names the value and what is allowed.
     """
     param = list_params(params)[name]
-    hint = get_type_hints(params, include_extras=True)[param.field]
+    hint = _hints(params)[param.field]  # type: ignore[arg-type] # as in list_params
     try:
         read = _convert(hint, value)
     except ValueError as err:

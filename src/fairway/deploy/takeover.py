@@ -114,4 +114,4 @@ def take_over(source: Path, directory: Path | None, name: str | None) -> tuple[A
             takeover.environment(environment)
         with storage_errors("create", directory):
             (scratch / "app").rename(target)  # an empty directory that is there makes room
-    return load_app(target), takeover.notes
+    return load_app(directory), takeover.notes
