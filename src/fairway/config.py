@@ -230,6 +230,21 @@ class ModelsSettings(Settings):
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class ProbeSettings(Settings):
+    """Which directories are tried, and how that is shown."""
+
+    model_dir: str = MODEL_DIR
+    """Model directory of a training."""
+
+    export_dir: str = EXPORT_DIR
+    """Export directory of a training."""
+
+    output: Annotated[Literal["table", "json"], Parameter(alias="-o")] = "table"
+    """`table` for people, `json` for programs."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class SyncSettings(Settings):
     """How versions are copied."""
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from fairway.cli.output import table
-from fairway.config import ModelsSettings
+from fairway.cli.output import print_rows, table
+from fairway.config import ModelsSettings, ProbeSettings
 from fairway.errors import StorageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 app = App(
     name="models",
-    help="""List and show exported models.
+    help="""List and show exported models, and try the directories that they go to.
 
     See also: fairway train, fairway serve
     """,
@@ -76,6 +76,25 @@ def show(
             f"version {found.number} is damaged: wrong checksum of {', '.join(damaged)}",
             hint=f"Delete {found.uri}; the version before it is served then.",
         )
+
+
+@app.command
+def probe(settings: ProbeSettings = ProbeSettings()) -> int:  # noqa: B008 - frozen
+    """Try whether a training could write here: create, read and delete a small file in both directories.
+
+    Directories are made where they do not exist, as a training does. Exits with 1 if one cannot be used.
+    `fairway doctor` runs this in a pod with the training's image and settings.
+
+    For example:
+
+        fairway models probe
+        fairway models probe --model-dir s3://models/mnist --export-dir s3://models/mnist/export -o json
+    """
+    from fairway.storage.probe import probe
+
+    findings = [probe(settings.model_dir), probe(settings.export_dir)]
+    print_rows([asdict(finding) for finding in findings], settings.output)
+    return int(any(finding.problem for finding in findings))
 
 
 def _summary(version: Version) -> dict[str, Any]:

@@ -35,11 +35,15 @@ RESOURCES = {
         Resource("v1", "Namespace", "namespaces", namespaced=False),
         Resource("v1", "PersistentVolumeClaim", "persistentvolumeclaims"),
         Resource("v1", "Pod", "pods"),
+        Resource("v1", "ResourceQuota", "resourcequotas"),
         Resource("v1", "Secret", "secrets"),
         Resource("v1", "Service", "services"),
         Resource("v1", "ServiceAccount", "serviceaccounts"),
         Resource("apps/v1", "Deployment", "deployments"),
         Resource("apps/v1", "ReplicaSet", "replicasets"),
+        Resource(
+            "authorization.k8s.io/v1", "SelfSubjectAccessReview", "selfsubjectaccessreviews", namespaced=False
+        ),
         Resource("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers"),
         Resource("batch/v1", "Job", "jobs"),
         Resource("gateway.networking.k8s.io/v1", "Gateway", "gateways"),

@@ -79,6 +79,7 @@ class Story:
         self._trainings = [each.name for each in chosen if each.kind.name == "train"]
         self._first = [each.name for each in chosen if each.kind.name in FIRST]
         self._rest = [each.name for each in chosen if each.kind.name not in FIRST]
+        self._changes = Changes()
 
     async def begin(self) -> None:
         """Apply what makes sense at once: without a model yet, no server.
@@ -132,13 +133,20 @@ class Story:
         return True
 
     async def _apply(self, names: Sequence[str]) -> None:
-        if names:
-            settings = ApplySettings(
-                component=tuple(names),
-                replace=self._settings.replace,
-                create_namespace=self._settings.create_namespace,
-            )
+        if not names:
+            return
+        from fairway.deploy.kube.errors import NamespaceMissingError
+
+        settings = ApplySettings(
+            component=tuple(names),
+            replace=self._settings.replace,
+            create_namespace=self._settings.create_namespace,
+        )
+        try:
             await apply.run(self._kube, self._target, settings, _show_change)
+        except NamespaceMissingError as err:
+            command = f"fairway up {self._target.environment.name} --create-namespace"
+            raise NamespaceMissingError(err.message, hint=f"Have it made: {command}") from err
 
     async def _wait(self, awaited: Collection[str], shown: Collection[str]) -> None:
         """Wait until components are ready or done, and tell of them and of others meanwhile.
@@ -146,11 +154,11 @@ class Story:
         Raises:
             ClusterError: one that is waited for cannot go on without help.
         """
-        changes, patience, clock = Changes(), Patience(), asyncio.get_running_loop().time
+        patience, clock = Patience(), asyncio.get_running_loop().time
         with TrainingBar() as bar:
             async for records in self._records(shown):
                 bar.show(records)
-                for record in changes.among(filter(_is_told, records), clock()):
+                for record in self._changes.among(filter(_is_told, records), clock()):
                     log.info("%s", record)
                 relevant = [record for record in records if record.component in awaited]
                 if all(record.has_arrived for record in relevant):
@@ -174,6 +182,7 @@ class TrainingBar:
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._progress: Progress | None = None
+        self._shown: TrainingProgress | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -186,6 +195,9 @@ class TrainingBar:
         for record in records:
             training = record.training
             if training and training.step is not None and training.total and record.state is State.RUNNING:
+                if training == self._shown:
+                    return
+                self._shown = training
                 if self._progress is None:
                     progress = Progress(TASK, training.total, done=training.step)
                     self._progress = self._stack.enter_context(progress)

@@ -39,6 +39,7 @@ RECONNECT_S = 60.0
 """How long a watch or a log that broke off tries to go on."""
 RETRY_S = 1.0
 _BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
+_REVIEW = "SelfSubjectAccessReview"
 _WARNING = re.compile(r'^\d{3} \S+ "(?P<text>.*)"')
 
 logger = logging.getLogger(__name__)
@@ -212,6 +213,31 @@ class Kube:
             return None
         return sorted(each["kind"] for each in found["resources"] if "/" not in each["name"])
 
+    async def may(self, verb: str, kind: str, subresource: str = "") -> bool:
+        """Return whether we have a right, in the namespace if the kind has one.
+
+        Args:
+            verb: Of the API: `get`, `list`, `watch`, `create`, `patch`, `delete`.
+            kind: Of the objects.
+            subresource: Such as `log` of pods.
+        """
+        resource = RESOURCES[kind]
+        attributes = {
+            "verb": verb,
+            "group": resource.api_version.rpartition("/")[0],
+            "resource": resource.plural,
+            "subresource": subresource,
+            "namespace": self.namespace if resource.namespaced else "",
+        }
+        review = {
+            "apiVersion": RESOURCES[_REVIEW].api_version,
+            "kind": _REVIEW,
+            "spec": {"resourceAttributes": attributes},
+        }
+        found = await self._json("POST", self._path(_REVIEW), self._target(_REVIEW), content=review)
+        assert found is not None
+        return bool(found["status"]["allowed"])
+
     def forward(self, pod: str, port: int) -> AbstractAsyncContextManager[PodStream]:
         """Open a TCP connection to a port of a pod.
 
@@ -286,7 +312,7 @@ class Kube:
             path: From `_path`.
             target: For messages.
             params: Of the query.
-            content: To be applied.
+            content: To be applied, or to be asked.
             absent: Return None where there is no such object.
         """
         response = await self._send(method, path, target, params, content)
@@ -313,7 +339,8 @@ class Kube:
         content: Manifest | None,
     ) -> httpx2.Response:
         body = None if content is None else json.dumps(content).encode()  # JSON is YAML
-        headers = None if content is None else {"Content-Type": "application/apply-patch+yaml"}
+        media_type = "application/json" if method == "POST" else "application/apply-patch+yaml"
+        headers = None if content is None else {"Content-Type": media_type}
         timeout = httpx2.Timeout(READ_S if method == "GET" else WRITE_S, connect=CONNECT_S)
         for attempt in range(1, ATTEMPTS + 1):
             try:
