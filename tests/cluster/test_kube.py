@@ -337,6 +337,23 @@ def test_watches_and_logs_outlive_their_connections(
     run(main())
 
 
+def test_a_pod_that_does_not_run_is_told(namespace: str) -> None:
+    async def main() -> None:
+        async with connected(namespace) as kube:
+            await kube.apply(pod("", containers=[{"name": "main", "image": "registry.invalid/nothing:1"}]))
+            async with aclosing(kube.watch("Pod", LABELS)) as events:
+                async for _, item in events:
+                    if item["status"].get("containerStatuses"):
+                        break
+            with pytest.raises(ClusterError, match="^pod p does not run$"):
+                async with kube.forward("p", 80):
+                    pass
+            with pytest.raises(ClusterError, match='container "main" in pod "p" is waiting to start'):
+                await anext(kube.logs("p", follow=True))
+
+    run(main())
+
+
 WEB = """
 mkdir /tmp/w && dd if=/dev/urandom of=/tmp/w/big bs=1M count=16 2>/dev/null
 httpd -p 8080 -h /tmp/w

@@ -118,13 +118,22 @@ async def open_stream(
         ) as socket:
             yield PodStream(socket, port, target)
     except WebSocketUpgradeError as err:
-        raise refused(err.response.status_code, err.response.content, target) from err
+        raise _not_opened(err.response, target) from err
     except httpx2.HTTPError as err:
         raise unreachable(err, target) from err
     except BaseExceptionGroup as group:  # the WebSocket's task group wraps whatever the caller raised
         if len(group.exceptions) == 1:
             raise group.exceptions[0] from None
         raise
+
+
+def _not_opened(response: httpx2.Response, target: Target) -> ClusterError:
+    if response.status_code == httpx2.codes.INTERNAL_SERVER_ERROR and b"pod not found" in response.content:
+        return ClusterError(  # the kubelet's word for a pod that has no container yet, or none any more
+            f"pod {target.name} does not run",
+            hint=f"See: kubectl --context {target.context} -n {target.namespace} describe pod {target.name}",
+        )
+    return refused(response.status_code, response.content, target)
 
 
 @asynccontextmanager

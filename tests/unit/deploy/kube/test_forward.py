@@ -9,13 +9,14 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from fairway.deploy.kube import forward as module
 from fairway.deploy.kube.client import Kube
 from fairway.deploy.kube.forward import PROTOCOL, serve_forward
 from fairway.errors import ClusterError, FairwayError
-from tests.unit.deploy.kube.api import kube
+from tests.unit.deploy.kube.api import kube, status
 
 Pod = Callable[[WebSocket], Awaitable[None]]
 REFUSED = "error forwarding port 80 to pod x: connection refused\n"
@@ -129,13 +130,22 @@ def test_what_the_error_channel_says_is_raised(forwarding: Callable[..., None]) 
         forwarding(refuse, test)
 
 
-def test_a_pod_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (status(404, 'pods "web-1" not found'), "Pod web-1 does not exist in namespace mine of context test"),
+        (PlainTextResponse('pod not found ("web-1_mine")', status_code=500), "pod web-1 does not run"),
+    ],
+)
+def test_a_pod_that_cannot_be_connected_to_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: Response, said: str
+) -> None:
     async def deny(socket: WebSocket) -> None:
-        await socket.close()  # before it is accepted: HTTP 403
+        await socket.send_denial_response(answer)
 
     async def main() -> None:
         async with kube(tmp_path, monkeypatch, accept=deny) as client:
-            with pytest.raises(ClusterError, match="answers HTTP 403 for Pod web-1"):
+            with pytest.raises(ClusterError, match=f"^{said}$"):
                 async with client.forward("web-1", 80):
                     pass
 
