@@ -23,6 +23,7 @@ def build(params: TrainParams, placement: Placement) -> list[Manifest]:
     Raises:
         UsageError: params do not fit together.
     """
+    # The operator makes the names itself: here they are only checked.
     role_names(params, placement, "-{}")
     limits = {
         "activeDeadlineSeconds": params.active_deadline_seconds,
