@@ -40,6 +40,7 @@ RECONNECT_S = 60.0
 RETRY_S = 1.0
 _BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 _REVIEW = "SelfSubjectAccessReview"
+_STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}\S+")  # so they also sort as text
 _WARNING = re.compile(r'^\d{3} \S+ "(?P<text>.*)"')
 
 logger = logging.getLogger(__name__)
@@ -142,21 +143,18 @@ class Kube:
             for event in _changes(known, objects):
                 yield event
             try:
-                async for change, item in self._events(kind, labels, version):
-                    patience.renew()
+                async for change, item in self._events(kind, labels, version, patience):
                     version = item["metadata"]["resourceVersion"]
                     if change != "BOOKMARK":
                         _note(known, change, item)
                         yield change, item
-                objects = list(known.values())
-                await asyncio.sleep(
-                    RETRY_S / 10
-                )  # a server that ends each watch at once is not to be flooded
             except ExpiredError:
                 objects, version = await self._list_patiently(kind, labels, patience)
+                continue
             except AwayError as err:
                 await patience.wait(err)
-                objects = list(known.values())
+            objects = [*known.values()]
+            await asyncio.sleep(RETRY_S / 10)  # a server that ends each watch at once is not to be flooded
 
     async def logs(
         self,
@@ -184,21 +182,25 @@ class Kube:
         params: dict[str, Any] = {"container": container, "tailLines": tail, "timestamps": "true"}
         params |= {"follow": "true"} if follow else {}
         params |= {"previous": "true"} if previous else {}
-        patience, last = _Patience(), ""
+        patience, last, resumed = _Patience(), "", ""
+        path, target = self._path("Pod", pod, action="log"), self._target("Pod", pod)
         while True:
             try:
-                async for line in self._log_lines(pod, params):
+                async with self._stream(path, target, params, None if follow else READ_S) as response:
                     patience.renew()
-                    stamp, _, text = line.partition(" ")
-                    if stamp > last:  # what comes twice after a new connection is left out
-                        last = stamp
-                        yield line if timestamps else text
+                    async for line in _lines(response):
+                        stamp, text = _split_stamp(line.decode(errors="replace"))
+                        if stamp and stamp <= resumed:  # has been told before the connection broke
+                            continue
+                        last, resumed = stamp or last, ""
+                        yield text
                 return
             except AwayError as err:
-                if not follow or not last:
+                if not (follow and patience.is_begun):
                     raise
                 await patience.wait(err)
-                params |= {"tailLines": None, "sinceTime": last}
+                resumed = last
+                params |= {"tailLines": None, "sinceTime": last} if last else {}
 
     async def version(self) -> str:
         """Return the API server's version, such as `v1.32.13`."""
@@ -276,24 +278,19 @@ class Kube:
                 await patience.wait(err)
 
     async def _events(
-        self, kind: str, labels: Mapping[str, str] | None, version: str
+        self, kind: str, labels: Mapping[str, str] | None, version: str, patience: _Patience
     ) -> AsyncIterator[Event]:
         params = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
         params |= {**_selector(labels), "timeoutSeconds": str(WATCH_S)}
         target = self._target(kind)
         async with self._stream(self._path(kind), target, params, WATCH_S + READ_S) as response:
+            patience.renew()
             async for line in _lines(response):
                 event = json.loads(line)
                 if event["type"] == "ERROR":
                     status = event["object"]
                     raise refused(int(status.get("code") or 500), json.dumps(status).encode(), target)
                 yield event["type"], event["object"]
-
-    async def _log_lines(self, pod: str, params: Mapping[str, Any]) -> AsyncIterator[str]:
-        path, target = self._path("Pod", pod, action="log"), self._target("Pod", pod)
-        async with self._stream(path, target, params, None if "follow" in params else READ_S) as response:
-            async for line in _lines(response):
-                yield line.decode(errors="replace")
 
     async def _json(
         self,
@@ -395,14 +392,19 @@ class Kube:
 
 
 class _Patience:
-    """How long something that broke off is tried again."""
+    """How long something that broke off is tried again.
+
+    Attributes:
+        is_begun: Whether it has worked at all.
+    """
 
     def __init__(self) -> None:
+        self.is_begun = False
         self._since: float | None = None
 
     def renew(self) -> None:
         """Say that it works."""
-        self._since = None
+        self.is_begun, self._since = True, None
 
     async def wait(self, err: AwayError) -> None:
         """Wait for the next attempt.
@@ -439,6 +441,12 @@ async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
             yield line
     if rest:
         yield rest
+
+
+def _split_stamp(line: str) -> tuple[str, str]:
+    """Return a log line's time and text; what the kubelet itself has to say comes without a time."""
+    stamp, _, text = line.partition(" ")
+    return (stamp, text) if _STAMP.fullmatch(stamp) else ("", line)
 
 
 def _root(group_version: str) -> str:

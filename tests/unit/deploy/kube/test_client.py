@@ -344,9 +344,32 @@ def test_a_watch_gives_up_after_a_while(ask: Any, monkeypatch: pytest.MonkeyPatc
         ask(answer, lambda k: watch_until(k, 1))
 
 
+def test_a_watch_that_works_in_between_goes_on_for_ever(ask: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RECONNECT_S", 0.1)
+    watches = 0
+
+    async def answer(request: Request) -> Response:
+        nonlocal watches
+        if "watch" not in query(request):
+            return JSONResponse({"metadata": {"resourceVersion": "5"}, "items": []})
+        watches += 1
+        await asyncio.sleep(0.03)
+        if watches < 8:
+            return streamed(broken=True)
+        return streamed(*lines(event("ADDED", "a", "9")))
+
+    assert ask(answer, lambda k: watch_until(k, 1)) == [("ADDED", "a@9")]
+
+
 async def read_log(client: Kube, **options: Any) -> list[str]:
     async with asyncio.timeout(20):
         return [line async for line in client.logs("p", **options)]
+
+
+LOG = (
+    b"2026-01-01T00:00:00.000000001Z one\r\xe2\x80\xa8two\n2026-01-01T00:00:00.0000",
+    b"00001Z \n2026-01-01T00:00:00.000000000Z earlier by the clock\nunable to retrieve logs",
+)
 
 
 def test_a_log_has_the_lines_that_were_written(ask: Any) -> None:
@@ -354,12 +377,10 @@ def test_a_log_has_the_lines_that_were_written(ask: Any) -> None:
 
     async def answer(request: Request) -> Response:
         seen.update(query(request))
-        return streamed(
-            b"2026-01-01T00:00:00.000000001Z one\r\xe2\x80\xa8two\n2026-01-01T00:00:00.", b"2Z \n"
-        )
+        return streamed(*LOG)
 
     found = ask(answer, lambda k: read_log(k, container="c", tail=5, previous=True))
-    assert found == ["one\r\u2028two", ""]
+    assert found == ["one\r\u2028two", "", "earlier by the clock", "unable to retrieve logs"]
     assert seen == {"container": "c", "tailLines": "5", "previous": "true", "timestamps": "true"}
 
 
@@ -379,6 +400,27 @@ def test_a_followed_log_goes_on_after_a_broken_connection_without_repeating(ask:
         "timestamps": "true",
         "sinceTime": "2026-01-01T00:00:00.000000002Z",
     }
+
+
+def test_a_followed_log_goes_on_though_there_was_no_line_yet(ask: Any) -> None:
+    asked: list[dict[str, str]] = []
+
+    async def answer(request: Request) -> Response:
+        asked.append(query(request))
+        if len(asked) == 1:
+            return streamed(broken=True)
+        return streamed(b"2026-01-01T00:00:00.000000001Z line\n")
+
+    assert ask(answer, lambda k: read_log(k, follow=True, tail=2)) == ["line"]
+    assert asked[0] == asked[1]
+
+
+def test_a_log_that_is_not_followed_does_not_end_early_without_a_word(ask: Any) -> None:
+    async def answer(_: Request) -> Response:
+        return streamed(b"2026-01-01T00:00:00.000000001Z line\n", broken=True)
+
+    with pytest.raises(AwayError):
+        ask(answer, read_log)
 
 
 def test_a_log_that_is_not_there_yet_says_why(ask: Any) -> None:
