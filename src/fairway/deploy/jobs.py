@@ -120,10 +120,10 @@ def check_replaceable(component: str, training: Training, *, replace: bool, envi
     if training.presence is not Presence.OTHER or (training.has_ended and replace):
         return
     names = " and ".join(" ".join(key(job)) for job in training.objects)
-    verb = "is" if len(training.objects) == 1 else "are"
+    verb, has = ("is", "has") if len(training.objects) == 1 else ("are", "have")
     if training.has_ended:
         raise ClusterError(
-            f"{component}: {names} {verb} of other params, and has {training.state}",
+            f"{component}: {names} {verb} of other params, and {has} {training.state}",
             hint="To delete it and train anew add --replace; what it has exported stays.",
         )
     raise ClusterError(

@@ -1,0 +1,80 @@
+"""How far trainings are, and which may be replaced."""
+
+from __future__ import annotations
+
+import pytest
+
+from fairway.deploy.jobs import JobState, Presence, check_replaceable, compare, job_state, training_state
+from fairway.deploy.resources import MANIFEST_HASH, Manifest
+from fairway.errors import ClusterError
+
+
+def job(name: str = "t", kind: str = "Job", *, hash_: str = "a", role: str = "", state: str = "") -> Manifest:
+    labels = {"fairway/role": role} if role else {}
+    return {
+        "kind": kind,
+        "metadata": {"name": name, "annotations": {MANIFEST_HASH: hash_}},
+        "spec": {"template": {"metadata": {"labels": labels}}},
+        "status": {"conditions": [{"type": state, "status": "True"}] if state else []},
+    }
+
+
+@pytest.mark.parametrize(
+    ("condition", "state"),
+    [
+        ("", JobState.RUNNING),
+        ("Created", JobState.RUNNING),
+        ("Restarting", JobState.RUNNING),
+        ("Succeeded", JobState.SUCCEEDED),
+        ("Complete", JobState.SUCCEEDED),
+        ("Completed", JobState.SUCCEEDED),
+        ("Failed", JobState.FAILED),
+    ],
+)
+def test_one_job(condition: str, state: JobState) -> None:
+    assert job_state(job(state=condition)) is state
+    assert training_state([job(state=condition)]) is state
+
+
+@pytest.mark.parametrize(
+    ("chief", "worker", "state"),
+    [
+        ("", "", JobState.RUNNING),
+        ("", "Complete", JobState.RUNNING),
+        ("Complete", "", JobState.SUCCEEDED),
+        ("Complete", "Failed", JobState.SUCCEEDED),
+        ("", "Failed", JobState.FAILED),
+        ("Failed", "Complete", JobState.FAILED),
+    ],
+)
+def test_several_jobs_are_as_far_as_their_chief(chief: str, worker: str, state: JobState) -> None:
+    jobs = [job("c", role="chief", state=chief), job("w", role="worker", state=worker)]
+    assert training_state(jobs) is state
+
+
+@pytest.mark.parametrize(
+    ("present", "presence"),
+    [
+        ([], Presence.ABSENT),
+        ([job()], Presence.SAME),
+        ([job(hash_="b")], Presence.OTHER),
+        ([job(kind="TFJob")], Presence.OTHER),
+        ([job(), job("w")], Presence.OTHER),
+    ],
+)
+def test_same_or_other(present: list[Manifest], presence: Presence) -> None:
+    assert compare([job()], present).presence is presence
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_what_may_be_replaced(replace: bool) -> None:
+    running = compare([job()], [job(hash_="b")])
+    with pytest.raises(ClusterError, match="Job t is of other params, and still running"):
+        check_replaceable("train", running, replace=replace, environment="dev")
+    check_replaceable("train", compare([job()], [job()]), replace=replace, environment="dev")
+    ended = compare([job()], [job(hash_="b", state="Failed"), job("w", state="Failed")])
+    if replace:
+        check_replaceable("train", ended, replace=True, environment="dev")
+    else:
+        with pytest.raises(ClusterError, match="Job t and Job w are of other params, and have failed"):
+            check_replaceable("train", ended, replace=False, environment="dev")
