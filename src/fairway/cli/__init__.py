@@ -15,6 +15,7 @@ from fairway.cli.apply import apply
 from fairway.cli.component import app as component
 from fairway.cli.delete import delete
 from fairway.cli.diff import diff
+from fairway.cli.doctor import doctor
 from fairway.cli.env import app as env
 from fairway.cli.image import app as image
 from fairway.cli.import_ import import_
@@ -55,7 +56,7 @@ def build_app() -> App:
     for title, commands in (
         ("On this machine", (up, train, serve, web, tensorboard, models, sync)),
         ("App and environments", (init, import_, component, env, param, image)),
-        ("On a cluster", (show, diff, apply, status, logs, open_, delete)),
+        ("On a cluster", (show, diff, apply, status, logs, open_, delete, doctor)),
     ):
         group = Group.create_ordered(title)
         for command in commands:

@@ -1,0 +1,1 @@
+"""What `fairway doctor` looks at, a module per subject."""
