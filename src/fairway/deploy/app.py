@@ -193,9 +193,9 @@ def _component(path: Path, name: str, content: Any) -> ComponentSpec:
     content = _mapping(path, where, content, _COMPONENT_KEYS)
     kind = content.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
-        found = "has no kind" if kind is None else f"is of the unknown kind {_short(kind)}"
+        found = " is missing" if kind is None else f" is {_short(kind)}, which is no kind of component"
         raise FairwayError(
-            f"{path}: {where} {found}{nearest(kind, KINDS) if isinstance(kind, str) else ''}",
+            f"{path}: {where}.kind{found}{nearest(kind, KINDS) if isinstance(kind, str) else ''}",
             hint=f"It is one of: {', '.join(KINDS)}.",
         )
     return ComponentSpec(name, KINDS[kind], _mapping(path, f"{where}.params", content.get("params")))

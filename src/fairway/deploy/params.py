@@ -95,6 +95,11 @@ def _list_params(params: type[Params]) -> dict[str, Param]:
 
 def help_texts(params: type[Params]) -> dict[str, str]:
     """Return the help of each param by its name: the text under the field, the nearest class's."""
+    return _help_texts(params)  # type: ignore[arg-type] # as in list_params
+
+
+@cache
+def _help_texts(params: type[Params]) -> dict[str, str]:
     import docstring_parser  # takes longer than the manifests of a whole app
 
     texts = {}
