@@ -104,7 +104,8 @@ def test_every_kind_that_is_used_is_served(namespace: str) -> None:
                 kinds = await kube.resources(resource.api_version)
                 assert kinds is not None
                 assert resource.kind in kinds
-                await kube.list(resource.kind, {"app": "none"})
+                if resource.kind != "SelfSubjectAccessReview":  # a question: there is nothing to list
+                    await kube.list(resource.kind, {"app": "none"})
             assert await kube.resources("example.com/v1") is None
             assert (await kube.version()).startswith("v1.")
 
