@@ -22,6 +22,12 @@ test: .venv/.ready-dev browser  ## All tests but the slow ones, in about sevente
 test-slow: .venv/.ready-dev  ## The tests that take long: dead endpoints, many kills, long lists.
 	$(BIN)/pytest -m slow
 
+.PHONY: test-cluster
+# With the images of `make image` and tests/cluster/s3 where the cluster's nodes find them; see CONTRIBUTING.md.
+test-cluster: .venv/.ready-dev  ## The tests on the cluster that KUBECONFIG names, in about ten minutes.
+	@kubectl version >/dev/null || { echo "no cluster answers: set KUBECONFIG, and have kubectl in PATH"; exit 1; }
+	$(BIN)/pytest tests/cluster -n 2 --dist worksteal
+
 lint: .venv/.ready-dev  ## Style, types, and who may import whom.
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)

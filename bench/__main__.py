@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import distributed, starting, storage, training
+from bench import cluster, distributed, images, starting, storage, training
 from bench.report import Figure, table
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -23,6 +23,10 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "scaling": distributed.scaling,
     "distributed-accuracy": distributed.accuracy,
     "recovery": distributed.recovery,
+    "images": images.sizes,
+    "show": cluster.show_time,
+    "apply": cluster.apply_time,
+    "images": images.sizes,
 }
 
 
