@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -11,6 +12,24 @@ import yaml
 from fairway.deploy.resources import Manifest
 from fairway.deploy.target import Component, Target
 from fairway.errors import UsageError
+
+_FAST: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+class _Dumper(_FAST):  # type: ignore[misc] # which of the two it is, is known only when it runs
+    """Writes out what is there twice, where YAML would refer back to it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+# Words that kubectl's reader of YAML takes for a number or a truth; PyYAML does not, and would not quote them.
+_Dumper.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$|0o[0-7]+$"),
+    list("-+.0123456789"),
+)
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), list("yYnN"))
 
 
 def render(target: Target, components: Iterable[Component]) -> list[Manifest]:
@@ -35,9 +54,8 @@ def render(target: Target, components: Iterable[Component]) -> list[Manifest]:
 
 def to_yaml(manifests: Sequence[Manifest]) -> str:
     """Return manifests as a stream of YAML documents, keys in the order in which they were built."""
-    dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
     return yaml.dump_all(
-        manifests, Dumper=dumper, sort_keys=False, explicit_start=True, allow_unicode=True, width=110
+        manifests, Dumper=_Dumper, sort_keys=False, explicit_start=True, allow_unicode=True, width=110
     )
 
 

@@ -62,9 +62,10 @@ class _Takeover:
         kept = {}
         for name, value in values.items():
             if value in ("", "null", None):  # as ksonnet's prototypes wrote what was not set
-                if name in base:
-                    kept[name] = ""
-            elif self._fits(where, component, name, value):
+                value = ""
+                if name not in base:
+                    continue
+            if self._fits(where, component, name, value):
                 kept[name] = value
         return kept
 
