@@ -1,5 +1,5 @@
 #!/bin/sh
-# Removes from the virtual environment /opt/fairway what no pod of fairway uses: 95 MB of `serve`, 240 MB of `train`.
+# Removes from the virtual environment /opt/fairway what no pod of fairway uses: 90 MB of `serve`, 430 MB of `train`.
 set -eu
 cd /opt/fairway/lib/python3*/site-packages
 
