@@ -250,7 +250,7 @@ def test_watching_ends_quietly_with_ctrl_c(namespace: str, tmp_path: Path) -> No
 
 
 def test_logs_follow_a_training_over_the_loss_of_its_pod(namespace: str, tmp_path: Path) -> None:
-    app = ClusterApp.make(tmp_path, namespace, {"train": SMALL | {"trainSteps": 400}})
+    app = ClusterApp.make(tmp_path, namespace, {"train": SMALL | {"trainSteps": 400, "launcher": "job"}})
     following = app.start("logs", "dev", "-c", "train", "-f")
     try:
         app.fairway("apply", "dev", "-c", "storage", "-c", "train")

@@ -121,7 +121,7 @@ def _diagnose(target: Target, component: Component, snapshot: Snapshot) -> Recor
             hint=f"Make it: kubectl create namespace {namespace}, or apply with --create-namespace",
         )
     if jobs := snapshot.of(component.name, *JOBS):
-        return _training(blank, jobs, snapshot)
+        return _training(blank, jobs, snapshot, target.environment.name)
     if deployments := snapshot.of(component.name, "Deployment"):
         return _deployed(blank, component, deployments, snapshot)
     if isinstance(component.params, TrainParams):
@@ -226,7 +226,7 @@ def _worst(pods: Iterable[Manifest], snapshot: Snapshot) -> Problem | None:
 # Trainings
 
 
-def _training(blank: Record, jobs: Sequence[Manifest], snapshot: Snapshot) -> Record:
+def _training(blank: Record, jobs: Sequence[Manifest], snapshot: Snapshot, environment: str) -> Record:
     pods = snapshot.pods_of(blank.component)
     chief = next((pod for pod in pods if _role(pod) == CHIEF), None)
     progress = read_log(snapshot.logs.get(chief["metadata"]["name"], ())) if chief else None
@@ -238,7 +238,7 @@ def _training(blank: Record, jobs: Sequence[Manifest], snapshot: Snapshot) -> Re
             reason = "has trained" + (f": {progress}" if progress and str(progress) else "")
             return replace(blank, state=State.DONE, reason=reason)
         case JobState.FAILED:
-            return _failed(blank, jobs, pods, snapshot)
+            return _failed(blank, jobs, pods, snapshot, environment)
     if problem := _not_running(jobs, pods, snapshot):
         return _with(blank, problem)
     if chief is None or (chief.get("status") or {}).get("phase") != "Running":
@@ -248,7 +248,9 @@ def _training(blank: Record, jobs: Sequence[Manifest], snapshot: Snapshot) -> Re
     return replace(blank, state=State.RUNNING, reason=text or "runs, and has not taken its first steps yet")
 
 
-def _failed(blank: Record, jobs: Sequence[Manifest], pods: Sequence[Manifest], snapshot: Snapshot) -> Record:
+def _failed(
+    blank: Record, jobs: Sequence[Manifest], pods: Sequence[Manifest], snapshot: Snapshot, environment: str
+) -> Record:
     """Return what the pod that failed said last, or else what its job says."""
     ended = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Failed"]
     problem = _worst(ended, snapshot)
@@ -256,7 +258,7 @@ def _failed(blank: Record, jobs: Sequence[Manifest], pods: Sequence[Manifest], s
         failed = next(job for job in jobs if job_state(job) is JobState.FAILED)
         said = brief((condition(failed, "Failed") or {}).get("message", ""))
         problem = Problem(Cause.FAILED, f"has failed: {said}" if said else "has failed")
-    logs = f"fairway logs ENV -c {blank.component}"
+    logs = f"fairway logs {environment} -c {blank.component}"
     return replace(
         blank,
         state=State.FAILED,

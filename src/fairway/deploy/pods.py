@@ -234,7 +234,7 @@ def _container_problem(pod: Manifest, status: Mapping[str, Any], around: Surroun
     if "waiting" in state:
         return _waiting(pod, status, state["waiting"], around)
     if "terminated" in state:
-        return _ended(status, state["terminated"], is_last=True)
+        return _ended(status, state["terminated"], is_last=(pod.get("status") or {}).get("phase") == "Failed")
     last = (status.get("lastState") or {}).get("terminated")
     return _ended(status, last, is_last=False) if last and not status.get("ready") else None
 
@@ -309,7 +309,7 @@ def _ended(status: Mapping[str, Any], ended: Mapping[str, Any], *, is_last: bool
     """
     code, restarts = int(ended.get("exitCode", 0)), int(status.get("restartCount", 0))
     name = status["name"]
-    if is_last and code == 0:
+    if code == 0 and "terminated" in (status.get("state") or {}):
         return None
     needs_help = is_last or restarts >= CRASHES
     times = f", {restarts} times" if restarts > 1 else ""

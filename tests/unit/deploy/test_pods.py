@@ -109,11 +109,6 @@ PULL = (
             Cause.MEMORY,
             "container main was ended for its memory, 3 times",
         ),
-        (
-            {"name": "main", "state": ended(139), "restartCount": 0},
-            Cause.CRASH,
-            "container main ended with exit code 139 (SIGSEGV)",
-        ),
     ],
 )
 def test_containers(status: Manifest, cause: Cause, reason: str) -> None:
@@ -121,7 +116,13 @@ def test_containers(status: Manifest, cause: Cause, reason: str) -> None:
     assert (problem.cause, problem.reason, problem.needs_help) == (cause, reason, True)
 
 
+def test_a_pod_that_failed_needs_help() -> None:
+    problem = found(pod({"name": "main", "state": ended(139), "restartCount": 0}, phase="Failed"))
+    assert (problem.reason, problem.needs_help) == ("container main ended with exit code 139 (SIGSEGV)", True)
+
+
 def test_a_first_crash_may_heal() -> None:
+    assert not found(pod({"name": "main", "state": ended(1), "restartCount": 0}, phase="Running")).needs_help
     first = waiting("CrashLoopBackOff", lastState=ended(1, "bad"), restartCount=1)
     assert not found(pod(first)).needs_help
     again = {
