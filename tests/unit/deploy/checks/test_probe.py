@@ -46,7 +46,7 @@ def pod_of(job: Manifest, phase: str, *, code: int = 0, waiting: dict[str, str] 
         "spec": job["spec"]["template"]["spec"],
         "status": {
             "phase": phase,
-            "containerStatuses": [{"name": "tensorflow", "image": "x:1", "state": state}],
+            "containerStatuses": statuses,
         },
     }
 
