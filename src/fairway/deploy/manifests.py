@@ -23,7 +23,7 @@ class _Dumper(_FAST):  # type: ignore[misc] # which of the two it is, is known o
         return True
 
 
-# Words that kubectl's reader of YAML takes for a number or a truth; PyYAML does not, and would not quote them.
+# Words that kubectl's YAML reader takes for a number or a truth; PyYAML does not, and would not quote them.
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$|0o[0-7]+$"),
