@@ -23,7 +23,6 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "scaling": distributed.scaling,
     "distributed-accuracy": distributed.accuracy,
     "recovery": distributed.recovery,
-    "images": images.sizes,
     "show": cluster.show_time,
     "apply": cluster.apply_time,
     "images": images.sizes,
