@@ -183,7 +183,8 @@ def _deployed(
     blank = replace(blank, pods=wanted, ready=sum(map(is_ready, pods)))
     if all(map(_is_available, deployments)):
         return replace(blank, state=State.READY)
-    problem = _refused(deployments) or _worst(pods, snapshot)
+    # A pod that has failed is replaced by another one.
+    problem = _refused(deployments) or _worst([pod for pod in pods if not _has_failed(pod)] or pods, snapshot)
     if problem is None:
         return replace(
             blank,
@@ -252,8 +253,7 @@ def _failed(
     blank: Record, jobs: Sequence[Manifest], pods: Sequence[Manifest], snapshot: Snapshot, environment: str
 ) -> Record:
     """Return what the pod that failed said last, or else what its job says."""
-    ended = [pod for pod in pods if (pod.get("status") or {}).get("phase") == "Failed"]
-    problem = _worst(ended, snapshot)
+    problem = _worst(filter(_has_failed, pods), snapshot)
     if problem is None:
         failed = next(job for job in jobs if job_state(job) is JobState.FAILED)
         said = brief((condition(failed, "Failed") or {}).get("message", ""))
@@ -279,7 +279,7 @@ def _not_running(jobs: Sequence[Manifest], pods: Sequence[Manifest], snapshot: S
         if not pods and job["kind"] in _OPERATORS and _is_overlooked(job, snapshot.taken):
             return _no_operator(job["kind"])
     current = _current(pods)
-    problem = _worst((pod for pod in current if (pod.get("status") or {}).get("phase") != "Failed"), snapshot)
+    problem = _worst((pod for pod in current if not _has_failed(pod)), snapshot)
     if problem is None:
         # The job is running, so a task that ended is one that is started again.
         problem = _worst(current, snapshot)
@@ -348,6 +348,10 @@ def _pods_wanted(job: Manifest) -> int:
             for each in spec.get("replicatedJobs") or ()
         )
     return int(spec.get("parallelism", 1))
+
+
+def _has_failed(pod: Manifest) -> bool:
+    return (pod.get("status") or {}).get("phase") == "Failed"
 
 
 def _role(pod: Manifest) -> str:

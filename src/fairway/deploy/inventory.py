@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
+from itertools import filterfalse
 from typing import TYPE_CHECKING
 
 from fairway.deploy.resources import Manifest, owner_labels
@@ -49,13 +50,24 @@ async def list_owned(kube: Kube, labels: Mapping[str, str], kinds: Iterable[str]
     Raises:
         ClusterError: the cluster is away or refuses.
     """
+    found = await list_kinds(kube, labels, kinds)
+    return [each for objects in found.values() for each in objects or ()]
+
+
+async def list_kinds(
+    kube: Kube, labels: Mapping[str, str], kinds: Iterable[str]
+) -> dict[str, list[Manifest] | None]:
+    """Return what `list_owned` does, by kind; `None` for kinds that the cluster does not know.
+
+    Raises:
+        ClusterError: the cluster is away or refuses.
+    """
+    kinds = tuple(kinds)
     found = await asyncio.gather(*(list_served(kube, kind, labels) for kind in kinds))
-    return [
-        each
-        for objects in found
-        for each in sorted(objects or (), key=lambda each: str(each["metadata"]["name"]))
-        if not _is_controlled(each)
-    ]
+    return {
+        kind: None if objects is None else sorted(filterfalse(_is_controlled, objects), key=key)
+        for kind, objects in zip(kinds, found, strict=True)
+    }
 
 
 async def list_served(

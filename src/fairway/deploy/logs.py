@@ -172,6 +172,8 @@ def _wanted(target: Target, settings: LogsSettings) -> str:
 
 
 async def _read(kube: Kube, source: Source, settings: LogsSettings) -> list[str]:
+    from fairway.deploy.kube.errors import AwayError
+
     lines = kube.logs(
         source.pod,
         container=source.container,
@@ -179,7 +181,13 @@ async def _read(kube: Kube, source: Source, settings: LogsSettings) -> list[str]
         previous=settings.previous,
         timestamps=True,
     )
-    return [line async for line in lines]
+    try:
+        return [line async for line in lines]
+    except AwayError:
+        raise
+    except ClusterError as err:  # its pod has just been deleted, or its node is away
+        log.warning("%s: %s", source.title, err.message)
+        return []
 
 
 def _numbered(texts: Sequence[Sequence[str]]) -> list[list[tuple[tuple[str, int], str]]]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from fairway.deploy.inventory import CLAIM, component_of, labels_of, list_owned, list_served, namespace_exists
+from fairway.deploy.inventory import CLAIM, component_of, labels_of, list_kinds, namespace_exists
 from fairway.deploy.jobs import CHIEF, ROLE_LABEL
 from fairway.deploy.pods import Surroundings
 from fairway.deploy.resources import JOBS, Manifest
@@ -75,20 +75,20 @@ async def take_snapshot(kube: Kube, target: Target) -> Snapshot:
         ClusterError: the cluster is away or refuses.
     """
     labels = labels_of(target)
-    objects, pods, events, claims, unserved = await asyncio.gather(
-        list_owned(kube, labels, KINDS),
+    found, pods, events, claims = await asyncio.gather(
+        list_kinds(kube, labels, KINDS),
         kube.list("Pod", labels),
         kube.list("Event"),
         kube.list(CLAIM),
-        _unserved(kube, labels),
     )
+    objects = [each for those in found.values() for each in those or ()]
     return Snapshot(
         datetime.now(UTC),
         bool(objects) or await namespace_exists(kube, target.environment.namespace),
         objects,
         pods,
         Surroundings(sorted(events, key=_time_of), {each["metadata"]["name"]: each for each in claims}),
-        unserved,
+        frozenset(kind for kind, those in found.items() if those is None),
         await _read_logs(kube, pods),
     )
 
@@ -117,11 +117,6 @@ async def snapshots(kube: Kube, target: Target) -> AsyncIterator[Snapshot]:
             seen, away = clock(), False
             yield snapshot
         await asyncio.sleep(POLL_S)
-
-
-async def _unserved(kube: Kube, labels: Mapping[str, str]) -> frozenset[str]:
-    found = await asyncio.gather(*(list_served(kube, kind, labels) for kind in JOBS))
-    return frozenset(kind for kind, objects in zip(JOBS, found, strict=True) if objects is None)
 
 
 async def _read_logs(kube: Kube, pods: Iterable[Manifest]) -> dict[str, list[str]]:

@@ -177,6 +177,17 @@ def test_the_jobs_of_one_training_are_one(tmp_path: Path) -> None:
     ]
 
 
+def test_jobs_that_could_not_be_sent_are_sent_the_next_time(tmp_path: Path) -> None:
+    cluster = Cluster()
+    two = ("train.launcher=job", "train.numWorkers=1")
+    run(cluster, tmp_path, *two, component=TRAIN)
+    del cluster.objects["Job", "mnist-train-worker"]
+    assert job_lines(run(cluster, tmp_path, *two, component=TRAIN)) == [
+        "Job mnist-train-chief unchanged (running)",
+        "Job mnist-train-worker created",
+    ]
+
+
 def test_prune_deletes_what_the_app_no_longer_has_but_no_claims(tmp_path: Path) -> None:
     cluster = Cluster()
     run(cluster, tmp_path)

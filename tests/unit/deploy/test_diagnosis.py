@@ -252,3 +252,11 @@ def test_a_suspended_training(target: Target) -> None:
         Cause.SUSPENDED,
         "TFJob t is suspended",
     )
+
+
+def test_a_pod_that_was_replaced_says_nothing(target: Target) -> None:
+    lost = pod(target, "web-ui", "lost", phase="Failed", reason="Evicted", message="low on memory")
+    record = look(target, "web-ui", deployment(target, "web-ui"), lost)
+    assert record.cause is Cause.EVICTED
+    starting = pod(target, "web-ui", "new", phase="Pending")
+    assert look(target, "web-ui", deployment(target, "web-ui"), lost, starting).cause is Cause.STARTING

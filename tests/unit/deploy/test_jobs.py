@@ -59,11 +59,12 @@ def test_several_jobs_are_as_far_as_their_chief(chief: str, worker: str, state: 
         ([job()], Presence.SAME),
         ([job(hash_="b")], Presence.OTHER),
         ([job(kind="TFJob")], Presence.OTHER),
-        ([job(), job("w")], Presence.OTHER),
+        ([job(), job("more")], Presence.OTHER),
+        ([job(), job("w")], Presence.SAME),
     ],
 )
 def test_same_or_other(present: list[Manifest], presence: Presence) -> None:
-    assert compare([job()], present).presence is presence
+    assert compare([job(), job("w")], present).presence is presence
 
 
 @pytest.mark.parametrize("replace", [False, True])
