@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from typing import NoReturn
 
@@ -70,6 +71,9 @@ def build_app() -> App:
 
 def main() -> NoReturn:
     """Run the command line: exit code 0 done, 1 an explained error, 2 bad usage, 130 Ctrl-C."""
+    if os.getpid() == 1:
+        # The kernel drops a signal to a container's first process that has no handler: end as by default.
+        signal.signal(signal.SIGTERM, lambda signum, _frame: os._exit(128 + signum))
     words = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(words) < len(sys.argv) - 1
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)

@@ -35,7 +35,7 @@ def run(settings: TensorBoardSettings) -> None:
     try:
         from tensorboard import program
     except ImportError as err:
-        raise missing_extra("TensorBoard", "train", "watching a training") from err
+        raise missing_extra("TensorBoard", "tensorboard", "watching a training") from err
 
     port = claim_port(settings.host, settings.port, "--port")
     with _directory(settings.logdir) as directory:
