@@ -72,7 +72,7 @@ def set_entry(text: str, path: Sequence[str], value: Any, *, first: bool = False
             inner[key] = {}
         inner = inner[key]
         if not isinstance(inner, dict):
-            raise DocumentError(f"{key} is {inner!r}, not `key: value` lines")
+            raise DocumentError(f"{key} has no `key: value` lines")
     inner[path[-1]] = _plain_data(value)
     return _checked(_Text(text, first=first).set(path, value), expected, path)
 
@@ -94,12 +94,12 @@ def delete_entry(text: str, path: Sequence[str]) -> str:
     while depth > 1 and len(inner[depth - 1]) == 1:
         depth -= 1
     del inner[depth - 1][path[depth - 1]]
-    return _checked(_Text(text).delete(path[:depth]), expected or None, path)
+    return _checked(_Text(text).delete(path[:depth]), expected, path)
 
 
 def _checked(text: str, expected: Any, path: Sequence[str]) -> str:
     try:
-        done = parse(text) == expected
+        done = (parse(text) or None) == (expected or None)
     except DocumentError:
         done = False
     if not done:

@@ -235,6 +235,7 @@ def test_mappings_with_nothing_left_go_too() -> None:
     assert delete_entry(text, ["params", "train", "numWorkers"]) == "context: c\n"
     assert delete_entry("params: {a: {x: 1}, b: {y: 1}}\n", ["params", "b", "y"]) == "params: {a: {x: 1}}\n"
     assert delete_entry("params: {a: {x: 1}}\n", ["params", "a", "x"]) == ""
+    assert delete_entry("{params: {a: {x: 1}}}\n", ["params", "a", "x"]) == "{}\n"
 
 
 def test_braces_over_several_lines() -> None:
@@ -268,7 +269,7 @@ def test_what_cannot_be_done_without_changing_more_is_refused() -> None:
         set_entry(BY_HAND, ["base", "modelName"], "x")
     with pytest.raises(DocumentError, match="x has no place there"):
         set_entry("a: &a {b: 1}\nc: *a\n", ["c", "x"], "1")
-    with pytest.raises(DocumentError, match="a is 'word', not"):
+    with pytest.raises(DocumentError, match="a has no `key: value` lines"):
         set_entry("a: word\n", ["a", "x"], "1")
     with pytest.raises(DocumentError, match="cannot be changed"):
         delete_entry("a: &a {b: 1, c: 2}\nd: *a\n", ["d", "b"])

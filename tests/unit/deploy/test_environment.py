@@ -5,49 +5,36 @@ from __future__ import annotations
 import asyncio
 import base64
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
 
 from fairway.deploy.app import Environment, load_environment
 from fairway.deploy.edits import add_environment, create_app
 from fairway.deploy.environment import check_pinned, connect, load_target, pin
 from fairway.deploy.kube.kubeconfig import load_connection
 from fairway.errors import ClusterError, FairwayError
+from tests.unit.deploy.kube.tls import self_signed
 
-
-def authority(name: str) -> str:
-    """Return a self-signed certificate as PEM."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime(2026, 1, 1, tzinfo=UTC)
-    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
-    signed = builder.not_valid_before(now).not_valid_after(now + timedelta(days=9999)).sign(key, SHA256())
-    return signed.public_bytes(Encoding.PEM).decode()
-
-
-CA, OTHER_CA = authority("one"), authority("another")
+ONE, ANOTHER = "one.pem", "another.pem"
+"""Certificates of two authorities, beside the kubeconfig."""
 
 
 @pytest.fixture
 def kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "kubeconfig"
     monkeypatch.setenv("KUBECONFIG", str(path))
+    for name in (ONE, ANOTHER):
+        (tmp_path / name).write_text(self_signed(tmp_path / name).pem)
     write(path)
     return path
 
 
-def write(path: Path, server: str = "https://127.0.0.1:6443", ca: str | None = CA) -> None:
+def write(path: Path, server: str = "https://127.0.0.1:6443", ca: str | None = ONE) -> None:
     cluster = {"server": server}
     if ca:
-        cluster["certificate-authority-data"] = base64.b64encode(ca.encode()).decode()
+        cluster["certificate-authority-data"] = base64.b64encode((path.parent / ca).read_bytes()).decode()
     content = {
         "current-context": "kind",
         "contexts": [
@@ -91,10 +78,10 @@ def test_the_same_cluster_is_taken(kubeconfig: Path) -> None:
 @pytest.mark.parametrize(
     ("server", "ca", "message"),
     [
-        ("https://127.0.0.1:6444", CA, "its server is https://127.0.0.1:6444, not https://127.0.0.1:6443"),
-        ("https://127.0.0.1:6443", OTHER_CA, "its certificate authority is sha256:"),
+        ("https://127.0.0.1:6444", ONE, "its server is https://127.0.0.1:6444, not https://127.0.0.1:6443"),
+        ("https://127.0.0.1:6443", ANOTHER, "its certificate authority is sha256:"),
         ("https://127.0.0.1:6443", None, "its certificate authority is not given, not sha256:"),
-        ("https://127.0.0.1:6444", OTHER_CA, "its server is"),
+        ("https://127.0.0.1:6444", ANOTHER, "its server is"),
     ],
     ids=["server", "authority", "no authority", "both"],
 )
@@ -122,7 +109,9 @@ def test_a_cluster_that_had_no_authority(kubeconfig: Path) -> None:
 
 def test_the_authority_may_be_written_otherwise(kubeconfig: Path) -> None:
     pinned = pin(Environment("dev"), None)
-    write(kubeconfig, ca=f"# a comment\r\n{CA}")
+    authority = kubeconfig.parent / ONE
+    authority.write_text("# a comment\r\n" + authority.read_text().replace("\n", "\r\n"))
+    write(kubeconfig)
     asyncio.run(connected(pinned))
 
 
