@@ -42,6 +42,9 @@ def test_from_an_empty_namespace_to_a_prediction_and_on(namespace: str, tmp_path
         command.end(signal.SIGINT)
         command.wait_for_end("the ports are closed; what runs in the cluster goes on: fairway status dev")
     first = uid(app)
+    with running(app, "open", "dev", *FREE_PORTS) as command:
+        assert 0 <= int(str(predict(command)["classes"])) <= 9
+        command.end(signal.SIGINT)
     check_again(app)
     assert uid(app) == first
     check_replace(app)

@@ -37,13 +37,11 @@ IN_CLUSTER: dict[str, Look] = {
 }
 """What can be looked at without a namespace, which is looked for last."""
 IN_NAMESPACE: dict[str, Look] = {
-    "rights": check_rights,
     "operator": check_operator,
     "claims": check_claims,
     "secrets": check_secrets,
     "service accounts": check_accounts,
     "quotas": check_quotas,
-    "manifests": check_manifests,
 }
 
 
@@ -73,8 +71,13 @@ async def _examine(patient: Patient, settings: DoctorSettings, report: Report) -
         found = await _look(title, look, patient, report)
     if any(check.outcome is Outcome.FAIL for check in found):
         return
-    writing = {"write probe": partial(check_writing, timeout_s=settings.timeout)} if settings.probe else {}
-    for title, look in (IN_NAMESPACE | writing).items():
+    rights = await _look("rights", check_rights, patient, report)
+    looks = dict(IN_NAMESPACE)
+    if not any(check.outcome is Outcome.FAIL for check in rights):
+        looks["manifests"] = check_manifests  # else the same would be said of each
+    if settings.probe:
+        looks["write probe"] = partial(check_writing, timeout_s=settings.timeout)
+    for title, look in looks.items():
         await _look(title, look, patient, report)
 
 

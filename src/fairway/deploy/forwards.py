@@ -126,12 +126,12 @@ class Opened:
             raise refusal
 
     async def follow(self) -> None:
-        """Look again and again which pods there are, also after the cluster was away.
+        """Look again and again which pods there are, also after the cluster was away, if any port is open.
 
         Raises:
             ClusterError: the cluster refuses.
         """
-        while True:
+        while self._backends:
             with self.noted():
                 await self.refresh()
             calm = not self._outage.problem and all(backend.is_ready for backend in self._backends)
@@ -143,6 +143,8 @@ class Opened:
         Args:
             ending: How it all ends.
         """
+        if not self._links:
+            return
         async with new_client() as client:
 
             async def answers(link: Link, backend: Backend) -> Link:

@@ -69,7 +69,7 @@ async def _open(target: Target, forwards: Sequence[Forward], host: str) -> None:
 
 
 async def explain(kube: Kube, target: Target, opened: Opened) -> None:
-    """Log, as long as the ports are open, why what they lead to is not ready.
+    """Log, as long as any port is open, why what it leads to is not ready.
 
     Args:
         kube: The cluster.
@@ -78,7 +78,7 @@ async def explain(kube: Kube, target: Target, opened: Opened) -> None:
     """
     changes, clock = Changes(), asyncio.get_running_loop().time
     told: set[str] = set()
-    while True:
+    while opened.forwards:
         if names := opened.waiting | told:
             try:
                 with opened.noted():

@@ -35,14 +35,14 @@ log = logging.getLogger(__name__)
 
 
 def run(target: Target, settings: ClusterUpSettings) -> int:
-    """Apply what is needed, follow the training, and keep ports open until a signal comes.
+    """Apply what is needed, follow the training, and keep ports open until a signal comes, if there are any.
 
     Args:
         target: The environment.
         settings: How, and where the ports are.
 
     Returns:
-        The exit code, that of the signal.
+        The exit code, that of the signal; 0 if the app has nothing to open.
 
     Raises:
         UsageError: params do not fit together.
@@ -50,8 +50,9 @@ def run(target: Target, settings: ClusterUpSettings) -> int:
         ClusterError: something cannot go on without help, or the cluster refuses or is away at first.
     """
     code = run_until_stopped(_up(target, settings))
-    name = target.environment.name
-    log.info("the ports are closed; what runs in the cluster goes on: fairway status %s", name)
+    if code:
+        name = target.environment.name
+        log.info("the ports are closed; what runs in the cluster goes on: fairway status %s", name)
     return code
 
 
@@ -94,7 +95,7 @@ class Story:
         await self._apply(names + (self._rest if has_model else []))
 
     async def go_on(self) -> None:
-        """Follow the training, apply what serves the model, and tell what is waited for, without an end.
+        """Follow the training, apply what serves the model, and tell what is waited for while ports are open.
 
         Raises:
             ClusterError: a component cannot go on without help, or the cluster refuses.

@@ -86,3 +86,11 @@ def test_what_may_not_be_looked_at_is_a_finding(
     found = examine(tmp_path)
     assert "fail operator: you may not list events" in found
     assert found[-1].startswith("ok manifests")
+
+
+def test_without_rights_the_cluster_is_not_asked_for_each_manifest(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.denied = {"patch TFJob"}
+    titles = [line.partition(":")[0] for line in examine(tmp_path)]
+    assert "fail rights" in titles
+    assert "ok manifests" not in titles
+    assert clinic.requests == []

@@ -193,3 +193,12 @@ def test_why_something_is_waited_for_is_told(
 
     asyncio.run(explain(make_target(tmp_path)))
     assert caplog.text.count("web-ui is absent: is not applied yet") == 1
+
+
+def test_without_anything_to_open_nothing_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    async def enter() -> None:
+        async with open_forwards(Cluster().kube, [], "127.0.0.1") as opened:
+            await together(opened.follow(), opened.show("the end"))
+
+    asyncio.run(enter())
+    assert caplog.text == ""

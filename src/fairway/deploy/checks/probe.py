@@ -14,7 +14,7 @@ from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 from fairway.deploy.checks.check import Check, Patient, fail, ok, pod_templates, warn
-from fairway.deploy.inventory import CLAIM, labels_of
+from fairway.deploy.inventory import CLAIM, component_of, key, labels_of
 from fairway.deploy.jobs import CHIEF, ROLE_LABEL
 from fairway.deploy.pods import Cause, Problem, Surroundings, find_problem, refusal_problem
 from fairway.deploy.resources import Manifest, manifest
@@ -46,10 +46,11 @@ async def check_writing(patient: Patient, timeout_s: float) -> list[Check]:
     template = chief_template(patient)
     if template is None:
         return []
-    if missing := await _missing_claims(patient.kube, template):
-        again = f"fairway apply {patient.target.environment.name} -c storage, then this again"
+    if not await patient.kube.may("create", "Job"):
+        return [warn(TITLE, "not tried, as you may not make a Job")]
+    if missing := await _missing_claim(patient.kube, template):
         return [
-            warn(TITLE, f"not tried, as the claim {', '.join(missing)} is not there yet", f"Make it: {again}")
+            warn(TITLE, f"not tried, as the claim {missing} is not there yet", _how_to_make(patient, missing))
         ]
     job = probe_job(patient, template, timeout_s)
     return await _run(patient, job, timeout_s)
@@ -101,13 +102,20 @@ def probe_job(patient: Patient, template: Manifest, timeout_s: float) -> Manifes
     )
 
 
-async def _missing_claims(kube: Kube, template: Manifest) -> list[str]:
-    names = [
-        volume["persistentVolumeClaim"]["claimName"]
-        for volume in template["spec"].get("volumes") or ()
-        if "persistentVolumeClaim" in volume
-    ]
-    return [name for name in names if await kube.get(CLAIM, name) is None]
+async def _missing_claim(kube: Kube, template: Manifest) -> str | None:
+    for volume in template["spec"].get("volumes") or ():
+        claim = volume.get("persistentVolumeClaim")
+        if claim and await kube.get(CLAIM, claim["claimName"]) is None:
+            return str(claim["claimName"])
+    return None
+
+
+def _how_to_make(patient: Patient, claim: str) -> str:
+    environment = patient.target.environment.name
+    for each in patient.manifests:
+        if key(each) == (CLAIM, claim):
+            return f"Make it, and ask again: fairway apply {environment} -c {component_of(each)}"
+    return "Make it, or set pvcName to one that exists."
 
 
 async def _run(patient: Patient, job: Manifest, timeout_s: float) -> list[Check]:
@@ -127,7 +135,14 @@ async def _run(patient: Patient, job: Manifest, timeout_s: float) -> list[Check]
         return [fail(TITLE, f"the pod cannot run: {err.message}", err.hint)]
     finally:
         # Also after Ctrl-C; a second one breaks it off.
+        await _delete(kube, name)
+
+
+async def _delete(kube: Kube, name: str) -> None:
+    try:
         await kube.delete("Job", name)
+    except ClusterError as err:
+        log.warning("Job %s could not be deleted, and goes away by itself: %s", name, err.message)
 
 
 class _StuckError(ClusterError):

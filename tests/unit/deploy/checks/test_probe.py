@@ -15,6 +15,7 @@ from fairway.deploy.checks.probe import check_writing, chief_template, probe_job
 from fairway.deploy.pods import Cause
 from fairway.deploy.resources import Manifest
 from fairway.deploy.wait import GRACES_S
+from fairway.errors import ClusterError
 from tests.unit.deploy.checks.clinic import Clinic, lines, make_patient, only
 
 CLAIM = {"kind": "PersistentVolumeClaim", "metadata": {"name": "model"}, "status": {"phase": "Bound"}}
@@ -181,8 +182,27 @@ def test_without_its_claim_nothing_is_tried(tmp_path: Path) -> None:
     clinic = Clinic()
     found = only(run(make_patient(clinic, tmp_path)), Outcome.WARN)
     assert "the claim model is not there yet" in found.sentence
+    assert found.hint == "Make it, and ask again: fairway apply dev -c storage"
     assert clinic.requests == []
 
 
 def test_without_a_training_nothing_is_tried(tmp_path: Path) -> None:
     assert run(make_patient(Clinic(), tmp_path, "train.enabled=false")) == []
+
+
+def test_who_may_not_make_a_job_is_told(clinic: Clinic, tmp_path: Path) -> None:
+    clinic.denied = {"create Job"}
+    only(run(make_patient(clinic, tmp_path)), Outcome.WARN)
+    assert clinic.requests == []
+
+
+def test_a_job_that_cannot_be_deleted_is_no_finding(
+    clinic: Clinic, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def refuse(_kind: str, _name: str) -> bool:
+        raise ClusterError("away")
+
+    answer(clinic, json.dumps(GOOD))
+    monkeypatch.setattr(clinic, "delete", refuse)
+    assert run(make_patient(clinic, tmp_path))[0].outcome is Outcome.OK
+    assert "goes away by itself: away" in caplog.text
