@@ -312,7 +312,7 @@ def documents(draw: st.DrawFn) -> tuple[str, list[list[str]]]:
     end = draw(LINES)
     lines: list[str] = []
     paths: list[list[str]] = []
-    noise = st.sampled_from(["", "# note", "   # note"])
+    noise = st.sampled_from(["", "# note", "  # note"])
     for outer in draw(
         st.lists(st.sampled_from(["a", "b", "on", "'q'"]), min_size=1, max_size=3, unique=True)
     ):
