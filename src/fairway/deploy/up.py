@@ -184,6 +184,7 @@ class TrainingBar:
         self._stack = ExitStack()
         self._progress: Progress | None = None
         self._shown: TrainingProgress | None = None
+        self._step = 0
 
     def __enter__(self) -> Self:
         return self
@@ -192,18 +193,23 @@ class TrainingBar:
         self._stack.close()
 
     def show(self, records: Iterable[Record]) -> None:
-        """Show how far the first training is that runs."""
+        """Show how far the first training is that runs, and to the end one that was shown."""
         for record in records:
             training = record.training
-            if training and training.step is not None and training.total and record.state is State.RUNNING:
-                if training == self._shown:
-                    return
-                self._shown = training
-                if self._progress is None:
-                    progress = Progress(TASK, training.total, done=training.step)
-                    self._progress = self._stack.enter_context(progress)
-                self._progress.update(training.step, _note(training))
+            if record.state is State.RUNNING and training and training.step is not None and training.total:
+                self._update(training, training.step, training.total)
                 return
+            if record.state is State.DONE and self._shown and self._shown.total:
+                self._update(self._shown, self._shown.total, self._shown.total)
+                return
+
+    def _update(self, training: TrainingProgress, step: int, total: int) -> None:
+        if (training, step) == (self._shown, self._step):
+            return
+        if self._progress is None:
+            self._progress = self._stack.enter_context(Progress(TASK, total, done=step))
+        self._shown, self._step = training, step
+        self._progress.update(step, _note(training))
 
 
 def _note(training: TrainingProgress) -> str:

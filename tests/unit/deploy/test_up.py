@@ -178,5 +178,7 @@ def test_progress_is_shown_where_there_is_no_terminal(
         assert caplog.text == ""
         for step in (20, 20, 40):
             bar.show([record(step)])
+        bar.show([Record("train", "train", State.DONE)])
     assert caplog.text.count("training: 20 of 60 steps · loss 0.500 · accuracy 90.0%") == 1
     assert caplog.text.count("training: 40 of 60 steps") == 1
+    assert caplog.text.count("training: 60 of 60 steps") == 1
