@@ -2,6 +2,9 @@
 
 A plain scalar is the text that stands there and null is nothing: `1.10`, `no`, `007` and `12:30` are not
 guessed into something else. What they mean, the param's type says, as it does for a word of the command line.
+
+ruamel.yaml was tried for the changes: it put a new key behind the comment above the next component, gave the
+whole file one indentation and LF line ends, and wrote `no` without quotes, which others read as false.
 """
 
 from __future__ import annotations
