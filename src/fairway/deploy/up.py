@@ -102,7 +102,9 @@ class Story:
         """
         await self._wait(self._trainings, self._first)
         await self._apply(self._rest)
-        await self._wait([*self._first, *self._rest], [*self._first, *self._rest])
+        # Not for the training again: it may go away by itself (ttlSecondsAfterFinished).
+        servers = [name for name in (*self._first, *self._rest) if name not in self._trainings]
+        await self._wait(servers, servers)
         await explain(self._kube, self._target, self._opened)
 
     async def _find(self, name: str) -> Training:

@@ -90,6 +90,27 @@ def test_what_serves_the_model_comes_when_the_training_has_succeeded(tmp_path: P
     assert "Service mnist-service" in cluster.changes("apply")
 
 
+def test_a_training_that_went_away_after_its_end_is_not_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairway.deploy.wait.GRACE_S", 0.0)
+    cluster = Cluster()
+    told = story(cluster, tmp_path)
+    asyncio.run(told.begin())
+    cluster.set_status("PersistentVolumeClaim", "model", phase="Bound")
+    cluster.set_status("TFJob", "mnist-train", **SUCCEEDED)
+    seen = []
+
+    def went_away() -> bool:
+        if ("Deployment", "web-ui") not in cluster.objects:
+            return False
+        cluster.objects.pop(("TFJob", "mnist-train"), None)
+        seen.append(True)
+        return len(seen) > 10
+
+    until(went_away, told)
+
+
 def test_a_failed_training_ends_it(tmp_path: Path) -> None:
     cluster = Cluster()
     told = story(cluster, tmp_path)
