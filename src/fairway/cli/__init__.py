@@ -80,12 +80,12 @@ def main() -> NoReturn:
     logging.getLogger("fairway").setLevel(logging.DEBUG if debug else logging.INFO)
     try:
         code = build_app()(words, exit_on_error=False, result_action="return_value")
-        sys.exit(code if isinstance(code, int) else 0)
+        _end(code if isinstance(code, int) else 0)
     except FairwayError as err:
         if debug:
             raise
         _print_error(err.message, err.hint)
-        sys.exit(err.exit_code)
+        _end(err.exit_code)
     except CycloptsError:
         sys.exit(2)  # cyclopts has said what is wrong
     except KeyboardInterrupt:
@@ -94,6 +94,16 @@ def main() -> NoReturn:
         # The reader of our output (head, less) has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+
+
+def _end(code: int) -> NoReturn:
+    if "tensorflow" in sys.modules:
+        # Its threads may wait for tasks that are gone, and would keep the interpreter from ending.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def _format_usage_error(error: CycloptsError) -> str:
