@@ -127,12 +127,11 @@ class ClusterApp:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json", *chosen))["items"]
         return found
 
-    def pod(self, role: str) -> str:
-        """Return the name of the newest pod of a role of the training; empty while there is none."""
+    def pod(self, role: str) -> dict[str, Any]:
+        """Return the newest pod of a role of the training; empty while there is none."""
         pods = self.objects("pods", f"fairway/role={role}")
         live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-        live.sort(key=lambda pod: pod["metadata"]["creationTimestamp"])
-        return live[-1]["metadata"]["name"] if live else ""
+        return max(live, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default={})
 
     def logs(self, pod: str) -> str:
         """Return what a pod has written; empty while it has not begun."""

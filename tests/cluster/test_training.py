@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,12 +27,34 @@ def check_one_export(app: ClusterApp, steps: int, **pod: str) -> None:
 
 
 def lose_each(app: ClusterApp, *roles: str) -> None:
-    """Delete a pod of each role in the middle of the training, the next once it goes on beyond."""
+    """Delete a pod of each role in the middle of the training, the next once it goes on with a new one."""
     reached = until(app.step, 120, "first step")
     for role in roles:
-        app.kubectl("delete", "pod", app.pod(role), "--wait=false")
-        until(lambda: app.step() > reached, 120, f"step beyond {reached} after the loss of the {role}")  # noqa: B023
-        reached = app.step()
+        lost = app.pod(role)
+        app.kubectl("delete", "pod", lost["metadata"]["name"], "--wait=false")
+        until(lambda: is_another(app.pod(role), lost), 120, f"new pod of {role}")  # noqa: B023
+        reached = until(lambda: beyond(app.step(), reached), 120, f"step beyond {reached} without {role}")  # noqa: B023
+
+
+def is_another(pod: dict[str, Any], lost: dict[str, Any]) -> bool:
+    return bool(pod) and pod["metadata"]["uid"] != lost["metadata"]["uid"]
+
+
+def beyond(step: int, reached: int) -> int:
+    return step if step > reached else 0
+
+
+@contextmanager
+def waiting(app: ClusterApp) -> Iterator[None]:
+    """Train while somebody waits for the end, who starts a TFJob again that lost a pod."""
+    process = app.start("apply", "dev", "-c", "storage", "-c", "train", "--wait")
+    try:
+        yield
+        printed, said = process.communicate(timeout=240)
+        assert process.returncode == 0, printed + said
+    finally:
+        process.kill()
+        process.wait()
 
 
 @pytest.mark.parametrize(
@@ -59,7 +84,7 @@ def test_tasks_without_a_shared_disk_train_into_s3_and_survive_the_loss_of_each(
     namespace: str, tmp_path: Path
 ) -> None:
     # Long enough that each loss falls into it.
-    params = SMALL | {"trainSteps": 600, "numWorkers": 2, "numPs": 1, "evaluator": True}
+    params = SMALL | {"trainSteps": 1500, "numWorkers": 2, "numPs": 1, "evaluator": True}
     params |= {"modelDir": "s3://models/model", "exportDir": "s3://models/export"}
     app = ClusterApp.make(tmp_path, namespace, {"train": params})
     variables = app.start_s3()
@@ -70,17 +95,17 @@ def test_tasks_without_a_shared_disk_train_into_s3_and_survive_the_loss_of_each(
     app.set("train", "secretKeyRefs", KEYS)
     app.set("train", "envVariables", ",".join(f"{name}={value}" for name, value in variables.items()))
 
-    app.fairway("apply", "dev", "-c", "train")
-    lose_each(app, "worker", "ps", "chief")
-    app.fairway("apply", "dev", "-c", "train", "--wait")
+    with waiting(app):
+        lose_each(app, "worker", "ps", "chief")
 
     variables |= {"AWS_ACCESS_KEY_ID": secret["id"], "AWS_SECRET_ACCESS_KEY": secret["secret"]}
     (version,) = app.versions("s3://models/export", variables=variables)
-    assert (version["state"], version["step"]) == ("complete", 600)
+    assert (version["state"], version["step"]) == ("complete", 1500)
 
 
 def test_a_training_in_step_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
-    params = SMALL | {"trainSteps": 300, "numWorkers": 2}
+    # Nobody looks after it but the controller of Jobs.
+    params = SMALL | {"trainSteps": 300, "numWorkers": 2, "launcher": "job"}
     app = ClusterApp.make(tmp_path, namespace, {"train": params})
 
     app.fairway("apply", "dev", "-c", "storage", "-c", "train")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
@@ -61,13 +62,20 @@ async def _apply(target: Target, settings: ApplySettings) -> None:
             print(change, flush=True)
 
     async with connect(target.environment) as kube:
+
+        async def resume(components: Sequence[str]) -> None:
+            again = replace(settings, component=tuple(components), prune=False)
+            await run(kube, target, again, lambda change: log.info("%s", change))
+
         try:
             await run(kube, target, settings, report)
         finally:
             if settings.output == "json":
                 print(json.dumps([asdict(change) for change in changes], indent=2), flush=True)
         if settings.wait and not settings.dry_run:
-            await wait_until_ready(kube, target, settings.component, _show, timeout_s=settings.timeout)
+            await wait_until_ready(
+                kube, target, settings.component, _show, resume, timeout_s=settings.timeout
+            )
 
 
 def _show(record: Record) -> None:

@@ -120,7 +120,7 @@ async def make_plan(kube: Kube, target: Target, settings: ApplySettings) -> Plan
     keep = {
         key(job): _kept_because(training)
         for training in trainings.values()
-        if training.presence is Presence.SAME and not (training.has_ended and settings.replace)
+        if training.presence is Presence.SAME and not _starts_anew(training, settings)
         for job in training.objects
     }
     replaced = [
@@ -138,8 +138,28 @@ async def _find_trainings(kube: Kube, target: Target, wanted: Iterable[Manifest]
     for each in wanted:
         if is_job(each):
             jobs.setdefault(component_of(each), []).append(each)
-    found = await asyncio.gather(*(list_owned(kube, labels_of(target, name), JOBS) for name in jobs))
-    return {name: compare(jobs[name], present) for name, present in zip(jobs, found, strict=True)}
+    return {name: await find_training(kube, target, name, objects) for name, objects in jobs.items()}
+
+
+async def find_training(kube: Kube, target: Target, component: str, wanted: Sequence[Manifest]) -> Training:
+    """Return what is there of a training.
+
+    Args:
+        kube: The cluster.
+        target: The environment.
+        component: The component's name.
+        wanted: The job-like objects that it is to have.
+
+    Raises:
+        ClusterError: the cluster is away or refuses.
+    """
+    labels = labels_of(target, component)
+    present, pods = await asyncio.gather(list_owned(kube, labels, JOBS), kube.list("Pod", labels))
+    return compare(wanted, present, pods)
+
+
+def _starts_anew(training: Training, settings: ApplySettings) -> bool:
+    return training.was_interrupted or (training.has_ended and settings.replace)
 
 
 def _kept_because(training: Training) -> str:

@@ -12,7 +12,15 @@ from fairway.deploy.components.base import PodParams
 from fairway.deploy.components.serving import ServingParams
 from fairway.deploy.components.train import TrainParams
 from fairway.deploy.inventory import CLAIM, component_of
-from fairway.deploy.jobs import CHIEF, ROLE_LABEL, JobState, condition, job_state, training_state
+from fairway.deploy.jobs import (
+    CHIEF,
+    ROLE_LABEL,
+    JobState,
+    condition,
+    job_state,
+    training_state,
+    was_interrupted,
+)
 from fairway.deploy.pods import (
     Cause,
     Problem,
@@ -253,6 +261,14 @@ def _failed(
     blank: Record, jobs: Sequence[Manifest], pods: Sequence[Manifest], snapshot: Snapshot, environment: str
 ) -> Record:
     """Return what the pod that failed said last, or else what its job says."""
+    if was_interrupted(jobs, pods):
+        return replace(
+            blank,
+            state=State.FAILED,
+            cause=Cause.INTERRUPTED,
+            reason="a pod of it was deleted, and the training operator then ends all of a TFJob",
+            hint=f"It goes on from its checkpoint with: fairway apply {environment} -c {blank.component}",
+        )
     problem = _worst(filter(_has_failed, pods), snapshot)
     if problem is None:
         failed = next(job for job in jobs if job_state(job) is JobState.FAILED)

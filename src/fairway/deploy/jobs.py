@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from fairway.deploy.inventory import key
 from fairway.deploy.resources import JOBS, MANIFEST_HASH, Manifest
-from fairway.errors import ClusterError
+from fairway.errors import RETRYABLE, ClusterError
 
 ROLE_LABEL = "fairway/role"
 CHIEF = "chief"
@@ -42,11 +42,13 @@ class Training:
         presence: Whether they are those that are to be applied.
         state: How far they are together; `None` if there are none.
         objects: They.
+        was_interrupted: Whether they failed, but would go on if they were made anew.
     """
 
     presence: Presence
     state: JobState | None
     objects: Sequence[Manifest]
+    was_interrupted: bool = False
 
     @property
     def has_ended(self) -> bool:
@@ -83,6 +85,34 @@ def training_state(jobs: Sequence[Manifest]) -> JobState | None:
     return JobState.SUCCEEDED if set(states.values()) == {JobState.SUCCEEDED} else JobState.RUNNING
 
 
+def was_interrupted(jobs: Sequence[Manifest], pods: Sequence[Manifest]) -> bool:
+    """Return whether a training failed only because a pod of it was deleted, say by the drain of a node.
+
+    Version 1.9 of the training operator counts a running pod that is being deleted as failed, and with it the
+    whole TFJob, whatever its restartPolicy is:
+    https://github.com/kubeflow/training-operator/blob/v1.9.0/pkg/core/status.go
+    A task that failed by itself leaves its pod, with an exit code that says so.
+
+    Args:
+        jobs: Its objects.
+        pods: What is left of its pods.
+    """
+    failed = [job for job in jobs if job_state(job) is JobState.FAILED]
+    return bool(failed) and all(
+        job["kind"] == "TFJob"
+        and "replica(s) failed" in (condition(job, *_FAILED) or {}).get("message", "")
+        and not any(0 < code < RETRYABLE for pod in pods for code in _exit_codes(pod))
+        and not any(spec.get("restartPolicy") == "Never" for spec in job["spec"]["tfReplicaSpecs"].values())
+        for job in failed
+    )
+
+
+def _exit_codes(pod: Manifest) -> Iterator[int]:
+    for container in (pod.get("status") or {}).get("containerStatuses") or ():
+        if ended := (container.get("state") or {}).get("terminated"):
+            yield int(ended.get("exitCode", 0))
+
+
 def job_role(job: Manifest) -> str:
     """Return the role of a Job's pods; for an object with several roles its name."""
     template = job.get("spec", {}).get("template") or {}
@@ -98,19 +128,23 @@ def condition(manifest: Manifest, *types: str) -> Mapping[str, Any] | None:
     return None
 
 
-def compare(wanted: Sequence[Manifest], present: Sequence[Manifest]) -> Training:
+def compare(
+    wanted: Sequence[Manifest], present: Sequence[Manifest], pods: Sequence[Manifest] = ()
+) -> Training:
     """Return what is there of a training.
 
     Args:
         wanted: The job-like objects that one component is to have.
         present: Those that it has, of whatever kind and name.
+        pods: Those of the component.
     """
     if not present:
         return Training(Presence.ABSENT, None, present)
     hashes = {key(job): _hash(job) for job in wanted}
     # Some may be missing, if they could not be sent the last time.
     same = all(hashes.get(key(job), "") == _hash(job) for job in present)
-    return Training(Presence.SAME if same else Presence.OTHER, training_state(present), present)
+    presence = Presence.SAME if same else Presence.OTHER
+    return Training(presence, training_state(present), present, was_interrupted(present, pods))
 
 
 def check_replaceable(component: str, training: Training, *, replace: bool, environment: str) -> None:

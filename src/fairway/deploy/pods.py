@@ -61,6 +61,7 @@ class Cause(StrEnum):
     STARTING = "starting"
     SUSPENDED = "suspended"
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True)

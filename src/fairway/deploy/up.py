@@ -13,11 +13,9 @@ from fairway.deploy.diagnosis import Record, State, diagnose
 from fairway.deploy.ending import run_until_stopped, together
 from fairway.deploy.environment import connect
 from fairway.deploy.forwards import Opened, find_forwards, open_forwards
-from fairway.deploy.inventory import labels_of, list_owned
-from fairway.deploy.jobs import JobState, Presence, Training, check_replaceable, compare, is_job
+from fairway.deploy.jobs import JobState, Presence, Training, check_replaceable, is_job
 from fairway.deploy.manifests import render
 from fairway.deploy.open import ENDING, explain
-from fairway.deploy.resources import JOBS
 from fairway.deploy.settings import ApplySettings, ClusterUpSettings
 from fairway.deploy.snapshot import POLL_S, take_snapshot
 from fairway.deploy.target import Target
@@ -111,8 +109,7 @@ class Story:
         """Return what the cluster has of a training."""
         component = [each for each in self._target.choose() if each.name == name]
         wanted = [each for each in render(self._target, component) if is_job(each)]
-        present = await list_owned(self._kube, labels_of(self._target, name), JOBS)
-        return compare(wanted, present)
+        return await apply.find_training(self._kube, self._target, name, wanted)
 
     def _is_left(self, name: str, training: Training) -> bool:
         """Return whether a training that is not the one of the params is left as it is; say so.
@@ -166,6 +163,8 @@ class Story:
                 relevant = [record for record in records if record.component in awaited]
                 if all(record.has_arrived for record in relevant):
                     return
+                if cut := patience.interrupted(relevant):
+                    await self._apply(cut)
                 patience.check(relevant, clock())
 
     async def _records(self, names: Collection[str]) -> AsyncIterator[list[Record]]:

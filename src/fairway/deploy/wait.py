@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fairway.deploy.diagnosis import Record, State, diagnose
@@ -25,6 +25,8 @@ GRACES_S = {
     Cause.CRASH: 0.0,  # it had its chances
     Cause.MEMORY: 0.0,
 }
+MAX_INTERRUPTIONS = 20
+"""How often a training that was cut short is started again: as often as a TFJob starts its tasks anew."""
 LINE_S = 5.0
 """Seconds between two reports of a training's progress."""
 
@@ -60,6 +62,13 @@ class Patience:
 
     def __init__(self) -> None:
         self._stuck: dict[str, tuple[Cause, float]] = {}
+        self._interruptions = 0
+
+    def interrupted(self, records: Iterable[Record]) -> list[str]:
+        """Return the trainings that are to be started again, as nothing is wrong with them."""
+        found = [record.component for record in records if record.cause is Cause.INTERRUPTED]
+        self._interruptions += bool(found)
+        return found if self._interruptions <= MAX_INTERRUPTIONS else []
 
     def check(self, records: Iterable[Record], now: float) -> None:
         """Give up if one of them cannot go on.
@@ -72,6 +81,8 @@ class Patience:
             ClusterError: it names the component and why.
         """
         for record in records:
+            if record.cause is Cause.INTERRUPTED and self._interruptions <= MAX_INTERRUPTIONS:
+                continue
             if record.state is State.FAILED:
                 raise ClusterError(f"{record.component} has failed: {record.reason}", hint=record.hint)
             if record.state not in (State.STUCK, State.ABSENT):
@@ -90,6 +101,7 @@ async def wait_until_ready(
     target: Target,
     names: Sequence[str],
     report: Callable[[Record], None],
+    resume: Callable[[Sequence[str]], Awaitable[None]],
     *,
     timeout_s: float | None = None,
 ) -> list[Record]:
@@ -100,6 +112,7 @@ async def wait_until_ready(
         target: The environment.
         names: Of the components; none: those that take part.
         report: Is told of each component whose state changes, and of a training's progress.
+        resume: Starts trainings again that were cut short.
         timeout_s: Seconds to wait at most; `None`: as long as there is hope.
 
     Raises:
@@ -116,6 +129,8 @@ async def wait_until_ready(
             report(record)
         if all(record.has_arrived for record in records):
             return records
+        if cut := patience.interrupted(records):
+            await resume(cut)
         patience.check(records, clock())
         if deadline is not None and clock() > deadline:
             late = [str(record) for record in records if not record.has_arrived]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from fairway.deploy.jobs import JobState, Presence, check_replaceable, compare, job_state, training_state
+from fairway.deploy.jobs import (
+    JobState,
+    Presence,
+    check_replaceable,
+    compare,
+    job_state,
+    training_state,
+    was_interrupted,
+)
 from fairway.deploy.resources import MANIFEST_HASH, Manifest
 from fairway.errors import ClusterError
 
@@ -79,3 +87,33 @@ def test_what_may_be_replaced(replace: bool) -> None:
     else:
         with pytest.raises(ClusterError, match="Job t and Job w are of other params, and have failed"):
             check_replaceable("train", ended, replace=False, environment="dev")
+
+
+@pytest.mark.parametrize(
+    ("kind", "message", "policy", "codes", "interrupted"),
+    [
+        ("TFJob", "TFJob t has failed because 1 PS replica(s) failed.", "ExitCode", [], True),
+        ("TFJob", "TFJob t has failed because 1 PS replica(s) failed.", "ExitCode", [143, 0, 138], True),
+        ("TFJob", "TFJob t has failed because 1 PS replica(s) failed.", "ExitCode", [143, 1], False),
+        ("TFJob", "TFJob t has failed because 1 PS replica(s) failed.", "Never", [], False),
+        (
+            "TFJob",
+            "Job t has failed because it was active longer than specified deadline",
+            "ExitCode",
+            [],
+            False,
+        ),
+        ("Job", "Job has reached the specified backoff limit", "ExitCode", [], False),
+    ],
+)
+def test_a_tfjob_whose_pod_was_deleted_was_interrupted(
+    kind: str, message: str, policy: str, codes: list[int], interrupted: bool
+) -> None:
+    failed = job(kind=kind, state="Failed")
+    failed["status"]["conditions"][0]["message"] = message
+    failed["spec"]["tfReplicaSpecs"] = {"PS": {"restartPolicy": policy}}
+    ended = [{"state": {"terminated": {"exitCode": code}}} for code in codes]
+    pods = [{"status": {"containerStatuses": [each]}} for each in ended]
+    assert was_interrupted([failed], pods) is interrupted
+    assert compare([job(kind=kind)], [failed], pods).was_interrupted is interrupted
+    assert not was_interrupted([job(kind=kind)], pods)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,25 @@ from fairway.deploy import apply
 from fairway.deploy.diagnosis import Record, State
 from fairway.deploy.pods import Cause
 from fairway.deploy.settings import ApplySettings
-from fairway.deploy.wait import GRACE_S, GRACES_S, LINE_S, Changes, Patience, wait_until_ready
+from fairway.deploy.wait import (
+    GRACE_S,
+    GRACES_S,
+    LINE_S,
+    MAX_INTERRUPTIONS,
+    Changes,
+    Patience,
+    wait_until_ready,
+)
 from fairway.errors import ClusterError
 from tests.unit.deploy.fake import Cluster, make_target
 
 
 def record(state: State, cause: Cause = Cause.NONE, reason: str = "") -> Record:
     return Record("train", "train", state, cause, reason)
+
+
+async def no_resume(components: Sequence[str]) -> None:
+    raise AssertionError(f"{components} were not interrupted")
 
 
 def test_only_what_is_new_is_told() -> None:
@@ -72,7 +85,7 @@ def test_it_ends_when_all_is_there(tmp_path: Path) -> None:
             cluster.set_status("Deployment", name, **counts)
         cluster.set_status("TFJob", "mnist-train", conditions=[{"type": "Succeeded", "status": "True"}])
 
-    records = asyncio.run(wait_until_ready(cluster.kube, target, (), come_up, timeout_s=60))
+    records = asyncio.run(wait_until_ready(cluster.kube, target, (), come_up, no_resume, timeout_s=60))
     assert {each.state for each in records} == {State.READY, State.DONE, State.WAITING}
     assert [(each.component, each.state) for each in said if each.component == "web-ui"] == [
         ("web-ui", State.STARTING),
@@ -84,5 +97,38 @@ def test_time_is_up(tmp_path: Path) -> None:
     cluster, target = Cluster(), make_target(tmp_path)
     asyncio.run(apply.run(cluster.kube, target, ApplySettings(), lambda change: None))
     with pytest.raises(ClusterError) as caught:
-        asyncio.run(wait_until_ready(cluster.kube, target, ["web-ui"], lambda told: None, timeout_s=0.001))
+        asyncio.run(
+            wait_until_ready(cluster.kube, target, ["web-ui"], lambda told: None, no_resume, timeout_s=0.001)
+        )
     assert caught.value.message == "after 0.001 s web-ui is starting: 0 of 1 pods are ready"
+
+
+def test_a_training_that_was_cut_short_is_started_again_but_not_for_ever() -> None:
+    patience, cut = Patience(), record(State.FAILED, Cause.INTERRUPTED, "a pod was deleted")
+    for _ in range(MAX_INTERRUPTIONS):
+        assert patience.interrupted([cut]) == ["train"]
+        patience.check([cut], 0)
+    assert patience.interrupted([cut]) == []
+    with pytest.raises(ClusterError, match="^train has failed: a pod was deleted$"):
+        patience.check([cut], 0)
+
+
+def test_waiting_goes_on_with_a_training_that_was_cut_short(tmp_path: Path) -> None:
+    cluster, target = Cluster(), make_target(tmp_path)
+
+    async def apply_train(components: Sequence[str]) -> None:
+        await apply.run(cluster.kube, target, ApplySettings(component=tuple(components)), lambda change: None)
+        cluster.set_status("TFJob", "mnist-train", conditions=[{"type": "Succeeded", "status": "True"}])
+
+    async def story() -> None:
+        await apply.run(cluster.kube, target, ApplySettings(component=("train",)), lambda change: None)
+        lost = {
+            "type": "Failed",
+            "status": "True",
+            "message": "TFJob has failed because 1 PS replica(s) failed.",
+        }
+        cluster.set_status("TFJob", "mnist-train", conditions=[lost])
+        await wait_until_ready(cluster.kube, target, ["train"], lambda told: None, apply_train, timeout_s=60)
+
+    asyncio.run(story())
+    assert cluster.changes("delete") == ["TFJob mnist-train"]

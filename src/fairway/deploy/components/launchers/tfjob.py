@@ -44,13 +44,8 @@ def build(params: TrainParams, placement: Placement) -> list[Manifest]:
 
 
 def _replicas(params: TrainParams, placement: Placement, role: str, count: int) -> Manifest:
-    template = pod_template(params, placement, role)
-    # Operator 1.9 takes a running pod that is being deleted, by the drain of a node say, for the end of the job;
-    # without a period of grace there is none, and the task starts anew from the last checkpoint. Source:
-    # https://github.com/kubeflow/training-operator/blob/v1.9.0/pkg/core/status.go
-    template["spec"]["terminationGracePeriodSeconds"] = 0
     return {
         "replicas": count,
         "restartPolicy": params.restart_policy,  # in the template it would be overwritten
-        "template": template,
+        "template": pod_template(params, placement, role),
     }
