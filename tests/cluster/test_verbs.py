@@ -255,7 +255,7 @@ def test_logs_follow_a_training_over_the_loss_of_its_pod(namespace: str, tmp_pat
     try:
         app.fairway("apply", "dev", "-c", "storage", "-c", "train")
         until(app.step, 120, "first step")
-        app.kubectl("delete", "pod", app.pod("chief"))
+        app.kubectl("delete", "pod", app.pod("chief")["metadata"]["name"])
         text, errors = following.communicate(timeout=200)
     finally:
         following.kill()
