@@ -13,9 +13,9 @@ from cyclopts import Parameter
 from fairway.deploy.settings import ApplySettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.apply import Change
-    from fairway.deploy.diagnosis import Record
+    from fairway.deploy.state.diagnosis import Record
     from fairway.deploy.target import Target
+    from fairway.deploy.verbs.apply import Change
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +50,9 @@ def apply(
 
 
 async def _apply(target: Target, settings: ApplySettings) -> None:
-    from fairway.deploy.apply import run
     from fairway.deploy.environment import connect
-    from fairway.deploy.wait import wait_until_ready
+    from fairway.deploy.verbs.apply import run
+    from fairway.deploy.verbs.wait import wait_until_ready
 
     changes: list[Change] = []
 

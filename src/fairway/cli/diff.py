@@ -12,8 +12,8 @@ from fairway.deploy.settings import DiffSettings
 from fairway.errors import FairwayError
 
 if TYPE_CHECKING:
-    from fairway.deploy.diff import Difference
     from fairway.deploy.target import Target
+    from fairway.deploy.verbs.diff import Difference
 
 EQUAL, DIFFERENT, ERROR = 0, 1, 2
 
@@ -55,8 +55,8 @@ def diff(
 
 
 async def _diff(target: Target, settings: DiffSettings) -> list[Difference]:
-    from fairway.deploy.diff import run
     from fairway.deploy.environment import connect
+    from fairway.deploy.verbs.diff import run
 
     async with connect(target.environment) as kube:
         return await run(kube, target, settings.component)

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from fairway.deploy.settings import DoctorSettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.checks.check import Check
+    from fairway.deploy.verbs.checks.check import Check
 
 _SYMBOLS = {"ok": ("✓", 32), "warn": ("!", 33), "fail": ("✗", 31)}
 
@@ -36,9 +36,9 @@ def doctor(
 
     See also: fairway status, fairway apply, fairway env
     """
-    from fairway.deploy.doctor import run
-    from fairway.deploy.ending import run_until_stopped
     from fairway.deploy.environment import load_target
+    from fairway.deploy.verbs.doctor import run
+    from fairway.deploy.verbs.ending import run_until_stopped
 
     checks: list[Check] = []
 

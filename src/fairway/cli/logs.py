@@ -13,8 +13,8 @@ from fairway.deploy.settings import LogsSettings
 from fairway.errors import UsageError
 
 if TYPE_CHECKING:
-    from fairway.deploy.logs import Source
     from fairway.deploy.target import Target
+    from fairway.deploy.verbs.logs import Source
 
 COLOURS = (36, 35, 33, 32, 34)
 
@@ -46,7 +46,7 @@ def logs(
 
 async def _logs(target: Target, settings: LogsSettings) -> None:
     from fairway.deploy.environment import connect
-    from fairway.deploy.logs import follow, run
+    from fairway.deploy.verbs.logs import follow, run
 
     async with connect(target.environment) as kube:
         await (follow if settings.follow else run)(kube, target, settings, Printer())

@@ -27,6 +27,6 @@ def open_(
     See also: fairway up, fairway apply, fairway status
     """
     from fairway.deploy.environment import load_target
-    from fairway.deploy.open import run
+    from fairway.deploy.verbs.open import run
 
     return run(load_target(env), settings)

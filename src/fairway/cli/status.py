@@ -15,7 +15,7 @@ from fairway.cli.output import table
 from fairway.deploy.settings import StatusSettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.diagnosis import Record
+    from fairway.deploy.state.diagnosis import Record
     from fairway.deploy.target import Target
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ def status(
 
 async def _show(target: Target, settings: StatusSettings) -> None:
     from fairway.deploy.environment import connect
-    from fairway.deploy.status import run
+    from fairway.deploy.verbs.status import run
 
     async with connect(target.environment) as kube:
         records = await run(kube, target, settings.component)
@@ -71,7 +71,7 @@ def _hints(records: Iterable[Record]) -> dict[str, list[str]]:
 
 async def _watch(target: Target, settings: StatusSettings) -> None:
     from fairway.deploy.environment import connect
-    from fairway.deploy.status import watch
+    from fairway.deploy.verbs.status import watch
 
     show = _redraw if settings.output == "table" and sys.stdout.isatty() else _print_changes
     async with connect(target.environment) as kube:
@@ -88,7 +88,7 @@ async def _redraw(found: AsyncIterator[list[Record]], _settings: StatusSettings)
 
 
 async def _print_changes(found: AsyncIterator[list[Record]], settings: StatusSettings) -> None:
-    from fairway.deploy.wait import Changes
+    from fairway.deploy.verbs.wait import Changes
 
     changes, clock = Changes(), asyncio.get_running_loop().time
     async for records in found:
