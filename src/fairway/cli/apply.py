@@ -6,10 +6,9 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import ApplySettings
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def apply(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: ApplySettings = ApplySettings(),  # noqa: B008 - frozen
 ) -> None:

@@ -6,10 +6,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import DeleteSettings
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def delete(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: DeleteSettings = DeleteSettings(),  # noqa: B008 - frozen
 ) -> None:

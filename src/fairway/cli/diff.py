@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import DiffSettings
 from fairway.errors import FairwayError
 
@@ -19,7 +18,7 @@ EQUAL, DIFFERENT, ERROR = 0, 1, 2
 
 
 def diff(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: DiffSettings = DiffSettings(),  # noqa: B008 - frozen
 ) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import DoctorSettings
 
 if TYPE_CHECKING:
@@ -18,7 +17,7 @@ _SYMBOLS = {"ok": ("✓", 32), "warn": ("!", 33), "fail": ("✗", 31)}
 
 
 def doctor(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: DoctorSettings = DoctorSettings(),  # noqa: B008 - frozen
 ) -> int:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import LogsSettings
 from fairway.errors import UsageError
 
@@ -20,7 +19,7 @@ COLOURS = (36, 35, 33, 32, 34)
 
 
 def logs(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: LogsSettings = LogsSettings(),  # noqa: B008 - frozen
 ) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import OpenSettings
 
 
 def open_(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: OpenSettings = OpenSettings(),  # noqa: B008 - frozen
 ) -> int:

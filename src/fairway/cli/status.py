@@ -7,10 +7,9 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.cli.output import table
 from fairway.deploy.settings import StatusSettings
 
@@ -22,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 def status(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: StatusSettings = StatusSettings(),  # noqa: B008 - frozen
 ) -> None:
