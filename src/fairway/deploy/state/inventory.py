@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from fairway.deploy.resources import Manifest, owner_labels
 from fairway.deploy.target import Target
-from fairway.errors import ClusterError
 
 if TYPE_CHECKING:
     from fairway.deploy.kube.client import Kube
@@ -80,14 +79,14 @@ async def list_served(
     Raises:
         ClusterError: the cluster is away or refuses.
     """
-    from fairway.deploy.kube.errors import NotServedError
+    from fairway.deploy.kube.errors import ForbiddenError, NotServedError
 
     try:
         return await kube.list(kind, labels)
     except NotServedError:
         return None
-    except ClusterError as err:
-        if kind in OPTIONAL and _is_forbidden(err):
+    except ForbiddenError:
+        if kind in OPTIONAL:
             return []
         raise
 
@@ -98,16 +97,12 @@ async def namespace_exists(kube: Kube, namespace: str) -> bool:
     Raises:
         ClusterError: the cluster is away.
     """
+    from fairway.deploy.kube.errors import ForbiddenError
+
     try:
         return await kube.get("Namespace", namespace) is not None
-    except ClusterError as err:
-        if _is_forbidden(err):
-            return True
-        raise
-
-
-def _is_forbidden(err: ClusterError) -> bool:
-    return " may not " in err.message  # the words of kube/errors.py for 403
+    except ForbiddenError:
+        return True
 
 
 def _is_controlled(manifest: Manifest) -> bool:
