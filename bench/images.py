@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 from bench.report import Figure
-from fairway.deploy.image import TARGETS, Target, image_name
+from fairway.deploy.verbs.image import TARGETS, Target, image_name
 
 BASE = os.environ.get("BASE") or "python:3.11-slim-bookworm"
 SERVE_MB = 250

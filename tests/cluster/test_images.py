@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fairway.deploy import image
+from fairway.deploy.verbs import image
 from fairway.errors import FairwayError
 from tests.servers.process import StoreServer
 

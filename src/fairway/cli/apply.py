@@ -6,22 +6,21 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import ApplySettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.apply import Change
-    from fairway.deploy.diagnosis import Record
+    from fairway.deploy.state.diagnosis import Record
     from fairway.deploy.target import Target
+    from fairway.deploy.verbs.apply import Change
 
 log = logging.getLogger(__name__)
 
 
 def apply(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: ApplySettings = ApplySettings(),  # noqa: B008 - frozen
 ) -> None:
@@ -50,9 +49,9 @@ def apply(
 
 
 async def _apply(target: Target, settings: ApplySettings) -> None:
-    from fairway.deploy.apply import run
     from fairway.deploy.environment import connect
-    from fairway.deploy.wait import wait_until_ready
+    from fairway.deploy.verbs.apply import run
+    from fairway.deploy.verbs.wait import wait_until_ready
 
     changes: list[Change] = []
 

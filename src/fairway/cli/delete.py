@@ -6,10 +6,9 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import DeleteSettings
 
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def delete(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: DeleteSettings = DeleteSettings(),  # noqa: B008 - frozen
 ) -> None:
@@ -38,8 +37,8 @@ def delete(
     See also: fairway apply, fairway status, fairway env
     """
     from fairway.cli.confirm import confirm
-    from fairway.deploy.delete import describe, without_claims
     from fairway.deploy.environment import load_target
+    from fairway.deploy.verbs.delete import describe, without_claims
 
     target = load_target(env)
     found = asyncio.run(_find(target, settings))
@@ -59,16 +58,16 @@ def delete(
 
 
 async def _find(target: Target, settings: DeleteSettings) -> list[Manifest]:
-    from fairway.deploy.delete import find
     from fairway.deploy.environment import connect
+    from fairway.deploy.verbs.delete import find
 
     async with connect(target.environment) as kube:
         return await find(kube, target, settings.component)
 
 
 async def _remove(target: Target, objects: Sequence[Manifest], settings: DeleteSettings) -> None:
-    from fairway.deploy.delete import describe, remove, wait_for_end
     from fairway.deploy.environment import connect
+    from fairway.deploy.verbs.delete import describe, remove, wait_for_end
 
     async with connect(target.environment) as kube:
         deleted = await remove(kube, objects)
@@ -81,6 +80,6 @@ async def _remove(target: Target, objects: Sequence[Manifest], settings: DeleteS
 
 
 def _count(objects: Sequence[Manifest]) -> str:
-    from fairway.deploy.delete import describe
+    from fairway.deploy.verbs.delete import describe
 
     return f"these {len(objects)} objects" if len(objects) > 1 else describe(objects[0])

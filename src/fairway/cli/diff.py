@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import DiffSettings
 from fairway.errors import FairwayError
 
 if TYPE_CHECKING:
-    from fairway.deploy.diff import Difference
     from fairway.deploy.target import Target
+    from fairway.deploy.verbs.diff import Difference
 
 EQUAL, DIFFERENT, ERROR = 0, 1, 2
 
 
 def diff(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: DiffSettings = DiffSettings(),  # noqa: B008 - frozen
 ) -> int:
@@ -55,8 +54,8 @@ def diff(
 
 
 async def _diff(target: Target, settings: DiffSettings) -> list[Difference]:
-    from fairway.deploy.diff import run
     from fairway.deploy.environment import connect
+    from fairway.deploy.verbs.diff import run
 
     async with connect(target.environment) as kube:
         return await run(kube, target, settings.component)

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import DoctorSettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.checks.check import Check
+    from fairway.deploy.verbs.checks.check import Check
 
 _SYMBOLS = {"ok": ("✓", 32), "warn": ("!", 33), "fail": ("✗", 31)}
 
 
 def doctor(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: DoctorSettings = DoctorSettings(),  # noqa: B008 - frozen
 ) -> int:
@@ -36,9 +35,9 @@ def doctor(
 
     See also: fairway status, fairway apply, fairway env
     """
-    from fairway.deploy.doctor import run
-    from fairway.deploy.ending import run_until_stopped
     from fairway.deploy.environment import load_target
+    from fairway.deploy.verbs.doctor import run
+    from fairway.deploy.verbs.ending import run_until_stopped
 
     checks: list[Check] = []
 

@@ -34,8 +34,8 @@ def add(name: Name, /, *, context: Context = None, namespace: Namespace = None) 
         fairway env add dev
         fairway env add prod --context gke_prod --namespace mnist
     """
-    from fairway.deploy.app import Environment, find_app
-    from fairway.deploy.edits import add_environment
+    from fairway.deploy.apps.app import Environment, find_app
+    from fairway.deploy.apps.edits import add_environment
     from fairway.deploy.environment import pin
 
     found = find_app()
@@ -52,7 +52,7 @@ def list_(*, output: Output = "table") -> None:
         fairway env list
         fairway env list -o json
     """
-    from fairway.deploy.app import find_app, list_environments, load_environment
+    from fairway.deploy.apps.app import find_app, list_environments, load_environment
 
     found = find_app()
     rows = [_record(load_environment(found, name)) for name in list_environments(found)]
@@ -70,7 +70,7 @@ def describe(name: Name, /, *, output: Output = "table") -> None:
     """
     import json
 
-    from fairway.deploy.app import find_app, load_environment
+    from fairway.deploy.apps.app import find_app, load_environment
 
     environment = load_environment(find_app(), name)
     record = _record(environment) | {
@@ -94,8 +94,8 @@ def set_(name: Name, /, *, context: Context = None, namespace: Namespace = None)
         fairway env set dev --namespace mnist-dev
         fairway env set dev --context kind-kind
     """
-    from fairway.deploy.app import find_app, load_environment
-    from fairway.deploy.edits import change_environment
+    from fairway.deploy.apps.app import find_app, load_environment
+    from fairway.deploy.apps.edits import change_environment
     from fairway.deploy.environment import pin
 
     if context is None and namespace is None:
@@ -126,8 +126,8 @@ def rm(
         fairway env rm dev
     """
     from fairway.cli.confirm import confirm
-    from fairway.deploy.app import find_app, load_environment
-    from fairway.deploy.edits import remove_environment
+    from fairway.deploy.apps.app import find_app, load_environment
+    from fairway.deploy.apps.edits import remove_environment
 
     found = find_app()
     load_environment(found, name)

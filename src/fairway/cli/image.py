@@ -50,7 +50,7 @@ def build(
 
     See also: fairway image push
     """
-    from fairway.deploy import image
+    from fairway.deploy.verbs import image
 
     names = image.build(targets or image.TARGETS, registry=registry, tag=tag, base=base, network=network)
     print("\n".join(names.values()), flush=True)
@@ -71,7 +71,7 @@ def push(*targets: Targets, registry: Registry, tag: Tag = None) -> None:
 
     See also: fairway image build
     """
-    from fairway.deploy import image
+    from fairway.deploy.verbs import image
 
     names = image.push(targets or image.TARGETS, registry=registry, tag=tag)
     print("\n".join(names.values()), flush=True)

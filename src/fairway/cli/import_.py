@@ -31,7 +31,7 @@ def import_(
 
     See also: fairway init, fairway env
     """
-    from fairway.deploy.takeover import take_over
+    from fairway.deploy.apps.takeover import take_over
 
     app, notes = take_over(ksonnet_app, directory, name)
     for note in notes:

@@ -24,6 +24,6 @@ def init(
 
     See also: fairway env, fairway param, fairway import
     """
-    from fairway.deploy.edits import create_app
+    from fairway.deploy.apps.edits import create_app
 
     print(create_app(directory, name).path)

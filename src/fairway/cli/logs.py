@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import LogsSettings
 from fairway.errors import UsageError
 
 if TYPE_CHECKING:
-    from fairway.deploy.logs import Source
     from fairway.deploy.target import Target
+    from fairway.deploy.verbs.logs import Source
 
 COLOURS = (36, 35, 33, 32, 34)
 
 
 def logs(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: LogsSettings = LogsSettings(),  # noqa: B008 - frozen
 ) -> None:
@@ -46,7 +45,7 @@ def logs(
 
 async def _logs(target: Target, settings: LogsSettings) -> None:
     from fairway.deploy.environment import connect
-    from fairway.deploy.logs import follow, run
+    from fairway.deploy.verbs.logs import follow, run
 
     async with connect(target.environment) as kube:
         await (follow if settings.follow else run)(kube, target, settings, Printer())

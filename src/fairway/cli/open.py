@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import OpenSettings
 
 
 def open_(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: OpenSettings = OpenSettings(),  # noqa: B008 - frozen
 ) -> int:
@@ -27,6 +24,6 @@ def open_(
     See also: fairway up, fairway apply, fairway status
     """
     from fairway.deploy.environment import load_target
-    from fairway.deploy.open import run
+    from fairway.deploy.verbs.open import run
 
     return run(load_target(env), settings)

@@ -44,8 +44,8 @@ def set_(component: Component, key: Key, value: Word, /, *, env: Env = None) -> 
         fairway param set --env=prod train numWorkers 2
         fairway param set train secretKeyRefs AWS_ACCESS_KEY_ID=aws.id,AWS_SECRET_ACCESS_KEY=aws.key
     """
-    from fairway.deploy.app import find_app
-    from fairway.deploy.edits import set_params
+    from fairway.deploy.apps.app import find_app
+    from fairway.deploy.apps.edits import set_params
 
     set_params(find_app(), env, component, {key: value})
 
@@ -58,8 +58,8 @@ def delete(component: Component, key: Key, /, *, env: Env = None) -> None:
 
         fairway param delete --env=prod train numWorkers
     """
-    from fairway.deploy.app import find_app
-    from fairway.deploy.edits import delete_param
+    from fairway.deploy.apps.app import find_app
+    from fairway.deploy.apps.edits import delete_param
 
     delete_param(find_app(), env, component, key)
 

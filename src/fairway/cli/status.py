@@ -7,22 +7,21 @@ import json
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
-
+from fairway.cli.arguments import EnvironmentName
 from fairway.cli.output import table
 from fairway.deploy.settings import StatusSettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.diagnosis import Record
+    from fairway.deploy.state.diagnosis import Record
     from fairway.deploy.target import Target
 
 log = logging.getLogger(__name__)
 
 
 def status(
-    env: Annotated[str, Parameter(help="Name of the environment.")],
+    env: EnvironmentName,
     /,
     settings: StatusSettings = StatusSettings(),  # noqa: B008 - frozen
 ) -> None:
@@ -48,7 +47,7 @@ def status(
 
 async def _show(target: Target, settings: StatusSettings) -> None:
     from fairway.deploy.environment import connect
-    from fairway.deploy.status import run
+    from fairway.deploy.verbs.status import run
 
     async with connect(target.environment) as kube:
         records = await run(kube, target, settings.component)
@@ -71,7 +70,7 @@ def _hints(records: Iterable[Record]) -> dict[str, list[str]]:
 
 async def _watch(target: Target, settings: StatusSettings) -> None:
     from fairway.deploy.environment import connect
-    from fairway.deploy.status import watch
+    from fairway.deploy.verbs.status import watch
 
     show = _redraw if settings.output == "table" and sys.stdout.isatty() else _print_changes
     async with connect(target.environment) as kube:
@@ -88,7 +87,7 @@ async def _redraw(found: AsyncIterator[list[Record]], _settings: StatusSettings)
 
 
 async def _print_changes(found: AsyncIterator[list[Record]], settings: StatusSettings) -> None:
-    from fairway.deploy.wait import Changes
+    from fairway.deploy.verbs.wait import Changes
 
     changes, clock = Changes(), asyncio.get_running_loop().time
     async for records in found:

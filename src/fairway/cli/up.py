@@ -39,8 +39,8 @@ def up(
         run(train, settings)
         return 0
     _refuse_train_flags(env, train)
-    from fairway.deploy import up as on_cluster
     from fairway.deploy.environment import load_target
+    from fairway.deploy.verbs import up as on_cluster
 
     return on_cluster.run(load_target(env, settings.set), settings)
 

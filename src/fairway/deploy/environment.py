@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fairway.deploy.app import App, Environment, find_app, load_environment
+from fairway.deploy.apps.app import App, Environment, find_app, load_environment
 from fairway.deploy.target import Target, parse_overrides, resolve
 from fairway.errors import ClusterError
 

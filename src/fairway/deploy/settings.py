@@ -34,6 +34,15 @@ class TargetSettings(ChoiceSettings):
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
+class ShowSettings(TargetSettings):
+    """How manifests are printed."""
+
+    output: Annotated[Literal["yaml", "json"], Parameter(alias="-o")] = "yaml"
+    """`yaml`: a stream of documents. `json`: one List."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
 class ApplySettings(TargetSettings):
     """What is sent, and what of it is waited for."""
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fairway.deploy.app import App, ComponentSpec, Environment
+from fairway.deploy.apps.app import App, ComponentSpec, Environment
 from fairway.deploy.components import KINDS
 from fairway.deploy.components.base import ComponentParams, Kind, Placement
 from fairway.deploy.params import find_param, list_params, read_value

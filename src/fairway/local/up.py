@@ -6,34 +6,17 @@ import asyncio
 import logging
 import signal
 import sys
-from contextlib import suppress
-from dataclasses import dataclass, replace
-
-import httpx
+from dataclasses import replace
 
 from fairway.config import MODEL_NAME, TrainSettings, UpSettings, as_flags
 from fairway.local.supervisor import Part, Supervisor, until_any, until_set
+from fairway.net.links import Link, new_client, ready_text, until_answering
 from fairway.net.ports import claim_port, reachable
 from fairway.storage.exports import list_versions
 
 log = logging.getLogger(__name__)
 
 POLL_S = 0.1
-
-
-@dataclass(frozen=True)
-class Link:
-    """A page or API that `up` starts.
-
-    Attributes:
-        title: What it is for.
-        url: What the user opens.
-        ready: Answers 200 once it works.
-    """
-
-    title: str
-    url: str
-    ready: str
 
 
 def run(train: TrainSettings, settings: UpSettings) -> None:
@@ -116,18 +99,8 @@ def links(settings: UpSettings) -> list[Link]:
 
 async def _show_links(shown: list[Link]) -> None:
     """Print each link when it answers, and all of them when the last one does."""
-    width = max(len(link.title) for link in shown)
-    async with httpx.AsyncClient(timeout=5, trust_env=False) as client:
-        for answering in asyncio.as_completed([_answers(client, link) for link in shown]):
+    async with new_client() as client:
+        for answering in asyncio.as_completed([until_answering(client, link, POLL_S) for link in shown]):
             link = await answering
             log.info("%s answers at %s", link.title, link.url)
-    lines = [f"  {link.title:<{width}}  {link.url}" for link in shown]
-    log.info("\nready:\n%s\n  Ctrl-C stops all.\n", "\n".join(lines))
-
-
-async def _answers(client: httpx.AsyncClient, link: Link) -> Link:
-    while True:
-        with suppress(httpx.HTTPError):
-            if (await client.get(link.ready)).status_code == 200:
-                return link
-        await asyncio.sleep(POLL_S)
+    log.info("%s", ready_text(shown, "Ctrl-C stops all."))

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from fairway.cli import build_app
-from fairway.deploy.edits import create_app
+from fairway.deploy.apps.edits import create_app
 from fairway.errors import FairwayError
 from tests.unit.deploy.kube.tls import self_signed
 

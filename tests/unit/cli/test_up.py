@@ -49,7 +49,7 @@ def test_the_environment_variables_of_this_machine_do_not_count_on_a_cluster(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TF_TRAIN_STEPS", "5")
     monkeypatch.setenv("FAIRWAY_DATA_URL", "http://127.0.0.1:9")
-    monkeypatch.setattr("fairway.deploy.up.run", run)
+    monkeypatch.setattr("fairway.deploy.verbs.up.run", run)
     assert call("dev", "--set", "train.trainSteps=7", "--web-port", "0") == 130
     ((target, settings),) = called
     assert settings.web_port == 0

@@ -7,12 +7,12 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, cast
 
-from fairway.deploy.app import load_app, load_environment
-from fairway.deploy.diff import overlay
+from fairway.deploy.apps.app import load_app, load_environment
 from fairway.deploy.kube.client import Kube
 from fairway.deploy.kube.errors import NamespaceMissingError, NotServedError
 from fairway.deploy.resources import Manifest
 from fairway.deploy.target import Target, parse_overrides, resolve
+from fairway.deploy.verbs.diff import overlay
 from fairway.errors import ClusterError
 
 APP = """

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fairway.deploy.app import Environment, load_environment
-from fairway.deploy.edits import add_environment, create_app
+from fairway.deploy.apps.app import Environment, load_environment
+from fairway.deploy.apps.edits import add_environment, create_app
 from fairway.deploy.environment import check_pinned, connect, load_target, pin
 from fairway.deploy.kube.kubeconfig import load_connection
 from fairway.errors import ClusterError, FairwayError

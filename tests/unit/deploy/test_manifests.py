@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from fairway.deploy.app import Environment, load_app
-from fairway.deploy.edits import create_app
+from fairway.deploy.apps.app import Environment, load_app
+from fairway.deploy.apps.edits import create_app
 from fairway.deploy.manifests import render, to_json, to_yaml
 from fairway.deploy.target import Target, parse_overrides, resolve
 from fairway.errors import UsageError

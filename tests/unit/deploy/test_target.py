@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fairway.deploy.app import App, Environment, load_app
+from fairway.deploy.apps.app import App, Environment, load_app
 from fairway.deploy.target import Target, parse_overrides, resolve
 from fairway.errors import UsageError
 

@@ -89,6 +89,10 @@ class ExpiredError(ClusterError):
     """What was asked to be continued is too old for the API server; to be begun anew."""
 
 
+class ForbiddenError(ClusterError):
+    """The user lacks a right."""
+
+
 class NamespaceMissingError(ClusterError):
     """The namespace does not exist."""
 
@@ -205,7 +209,7 @@ def _forbidden(message: str, causes: list[Mapping[str, Any]], target: Target) ->
         )
     if access := _RBAC.search(message):
         scope = "in the whole cluster" if "cluster scope" in message else f"in namespace {target.namespace}"
-        return ClusterError(
+        return ForbiddenError(
             f"{access['user']} may not {access['verb']} {access['resource']} {scope}"
             f" of context {target.context}",
             hint=f"Ask for that right; these you have: kubectl {where} auth can-i --list",

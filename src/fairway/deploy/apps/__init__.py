@@ -1,0 +1,1 @@
+"""The files of an app and its environments: found, read, changed in place, taken over from ksonnet."""

@@ -1,0 +1,1 @@
+"""What is done with an environment on a cluster, a module for each command and what these share."""

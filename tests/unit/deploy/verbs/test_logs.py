@@ -1,0 +1,133 @@
+"""Merged logs, against a cluster in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fairway.deploy.settings import LogsSettings
+from fairway.deploy.state.inventory import labels_of
+from fairway.deploy.target import Target
+from fairway.deploy.verbs import logs
+from fairway.deploy.verbs.logs import Source
+from fairway.errors import ClusterError
+from tests.unit.deploy.fake import Cluster, make_target
+
+RUNNING: dict[str, Any] = {"running": {}}
+
+
+def put_pod(
+    cluster: Cluster,
+    target: Target,
+    component: str,
+    name: str,
+    containers: dict[str, dict[str, Any]],
+    role: str = "",
+    phase: str = "Running",
+) -> None:
+    """Have a pod there; containers by name, with their status."""
+    labels = labels_of(target, component) | ({"fairway/role": role} if role else {})
+    statuses = [{"name": each, "restartCount": 0, **status} for each, status in containers.items()]
+    cluster.put(
+        {
+            "kind": "Pod",
+            "metadata": {"name": name, "labels": labels},
+            "spec": {"containers": [{"name": each} for each in containers]},
+            "status": {"phase": phase, "containerStatuses": statuses},
+        }
+    )
+
+
+def read(cluster: Cluster, target: Target, **settings: Any) -> list[tuple[str, str]]:
+    lines: list[tuple[str, str]] = []
+
+    def emit(source: Source, text: str) -> None:
+        lines.append((source.title, text))
+
+    verb = logs.follow if settings.get("follow") else logs.run
+    asyncio.run(verb(cluster.kube, target, LogsSettings(**settings), emit))
+    return lines
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    return make_target(tmp_path)
+
+
+@pytest.fixture
+def cluster(target: Target) -> Cluster:
+    found = Cluster()
+    put_pod(found, target, "train", "t-chief-0", {"tensorflow": {"state": RUNNING}}, "chief")
+    put_pod(found, target, "train", "t-ps-0", {"tensorflow": {"state": RUNNING}}, "ps")
+    put_pod(
+        found, target, "serving", "server-1-x", {"serving": {"state": RUNNING}, "sync": {"state": RUNNING}}
+    )
+    found.texts = {
+        ("t-chief-0", "tensorflow"): ["01 first", "04 fourth"],
+        ("t-ps-0", "tensorflow"): ["02 second"],
+        ("server-1-x", "sync"): ["03 third  with blanks"],
+    }
+    return found
+
+
+def test_lines_come_in_the_order_of_time(cluster: Cluster, target: Target) -> None:
+    assert read(cluster, target) == [
+        ("chief-0", "first"),
+        ("ps-0", "second"),
+        ("serving-x/sync", "third  with blanks"),
+        ("chief-0", "fourth"),
+    ]
+
+
+def test_some_components_roles_and_lines(cluster: Cluster, target: Target) -> None:
+    assert read(cluster, target, component=("serving",)) == [("serving-x/sync", "third  with blanks")]
+    assert read(cluster, target, role="ps") == [("ps-0", "second")]
+    assert read(cluster, target, role="chief", tail=1) == [("chief-0", "fourth")]
+
+
+def test_nothing_to_read(cluster: Cluster, target: Target) -> None:
+    with pytest.raises(ClusterError, match="there are no pods of web-ui in namespace ns"):
+        read(cluster, target, component=("web-ui",))
+    with pytest.raises(ClusterError, match="no container of train has been restarted"):
+        read(cluster, target, component=("train",), previous=True)
+    waiting = {"waiting": {"reason": "ContainerCreating"}}
+    put_pod(cluster, target, "web-ui", "w-1", {"web-ui": {"state": waiting}})
+    with pytest.raises(ClusterError, match="no container of web-ui has started yet"):
+        read(cluster, target, component=("web-ui",))
+
+
+def test_a_container_that_crashed_has_a_log(cluster: Cluster, target: Target) -> None:
+    crashed = {
+        "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+        "lastState": {"terminated": {"exitCode": 1}},
+    }
+    put_pod(cluster, target, "web-ui", "w-1", {"web-ui": crashed | {"restartCount": 1}})
+    cluster.texts["w-1", "web-ui"] = ["05 error: no"]
+    assert read(cluster, target, component=("web-ui",)) == [("web-ui-1", "error: no")]
+    assert read(cluster, target, component=("web-ui",), previous=True) == [("web-ui-1", "error: no")]
+
+
+def test_following_a_finished_training_ends(cluster: Cluster, target: Target) -> None:
+    done = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    labels = labels_of(target, "train")
+    cluster.put({"kind": "TFJob", "metadata": {"name": "t", "labels": labels}, "status": done})
+    for name in ("t-chief-0", "t-ps-0"):
+        cluster.objects["Pod", name]["status"]["phase"] = "Succeeded"
+    lines = read(cluster, target, component=("train",), follow=True)
+    assert sorted(lines) == [("chief-0", "first"), ("chief-0", "fourth"), ("ps-0", "second")]
+
+
+def test_following_a_server_has_no_end(cluster: Cluster, target: Target) -> None:
+    labels = labels_of(target, "serving")
+    cluster.put({"kind": "Deployment", "metadata": {"name": "server", "labels": labels}})
+
+    async def follow() -> None:
+        settings = LogsSettings(component=("serving",), follow=True)
+        async with asyncio.timeout(0.2):
+            await logs.follow(cluster.kube, target, settings, lambda source, text: None)
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(follow())
