@@ -24,9 +24,9 @@ test-slow: .venv/.ready-dev  ## The tests that take long: dead endpoints, many k
 
 .PHONY: test-cluster
 # With the images of `make image` and tests/cluster/s3 where the cluster's nodes find them; see CONTRIBUTING.md.
-test-cluster: .venv/.ready-dev  ## The tests on the cluster that KUBECONFIG names, in about ten minutes.
+test-cluster: .venv/.ready-dev  ## The tests on the cluster that KUBECONFIG names, in about twelve minutes.
 	@kubectl version >/dev/null || { echo "no cluster answers: set KUBECONFIG, and have kubectl in PATH"; exit 1; }
-	$(BIN)/pytest tests/cluster -n 2 --dist worksteal
+	$(BIN)/pytest tests/cluster -n 4 --dist load --maxschedchunk 1
 
 lint: .venv/.ready-dev  ## Style, types, and who may import whom.
 	$(BIN)/ruff check $(SOURCES)

@@ -12,6 +12,17 @@ import pytest
 Kubectl = Callable[..., str]
 
 
+LONGEST = ("test_training", "test_tutorial", "test_traffic", "test_up", "test_verbs")
+"""Begun first, so that none of them is left over at the end, with the other test processes idle."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    def rank(item: pytest.Item) -> int:
+        return LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST)
+
+    items.sort(key=rank)
+
+
 def _run(*words: str, stdin: str | None = None, timeout: float = 60) -> str:
     done = subprocess.run(
         ["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=timeout, check=False

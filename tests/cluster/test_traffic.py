@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.cluster.apps import SERVE_IMAGE, SMALL, ClusterApp, until
 
 REACH = """
@@ -55,6 +57,7 @@ def test_only_the_app_reaches_the_tasks_of_a_training(namespace: str, tmp_path: 
     assert app.objects("pods") == []
 
 
+@pytest.mark.timeout(600)
 def test_serving_lets_in_its_clients_scales_and_has_routes(namespace: str, tmp_path: Path) -> None:
     serving = {"maxReplicas": 3, "targetCpu": 40, "cpu": "100m"}
     params = {"train": SMALL | {"modelType": "linear"}, "mnist-deploy-pvc": serving}

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from fairway.net.ports import claim_port
 from tests.cluster.apps import TRAIN_IMAGE, ClusterApp
 from tests.conftest import ROOT, clean_environment
@@ -44,6 +46,7 @@ def commands(values: dict[str, str]) -> str:
     return script.replace("cd ks_app\n", f"cd ks_app\n{small}")
 
 
+@pytest.mark.timeout(600)
 def test_every_command_works(namespace: str, tmp_path: Path) -> None:
     app = ClusterApp(tmp_path, namespace)
     app.create(CLAIM)
@@ -65,7 +68,7 @@ def test_every_command_works(namespace: str, tmp_path: Path) -> None:
         env=clean_environment(tmp_path / "cache") | settings,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=550,
         check=False,
     )
 

@@ -12,7 +12,7 @@ from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import ApplySettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.state.diagnosis import Record
+    from fairway.deploy.state.record import Record
     from fairway.deploy.target import Target
     from fairway.deploy.verbs.apply import Change
 

@@ -14,7 +14,7 @@ from fairway.cli.output import table
 from fairway.deploy.settings import StatusSettings
 
 if TYPE_CHECKING:
-    from fairway.deploy.state.diagnosis import Record
+    from fairway.deploy.state.record import Record
     from fairway.deploy.target import Target
 
 log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING
 
-from fairway.deploy.state.diagnosis import Record, diagnose
+from fairway.deploy.state.diagnosis import diagnose
+from fairway.deploy.state.record import Record
 from fairway.deploy.state.snapshot import snapshots, take_snapshot
 from fairway.deploy.target import Target
 

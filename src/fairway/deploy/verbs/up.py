@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Self
 from fairway.deploy.environment import connect
 from fairway.deploy.manifests import render
 from fairway.deploy.settings import ApplySettings, ClusterUpSettings
-from fairway.deploy.state.diagnosis import Record, State, diagnose
+from fairway.deploy.state.diagnosis import diagnose
 from fairway.deploy.state.jobs import JobState, Presence, Training, check_replaceable, is_job
+from fairway.deploy.state.record import Record, State
 from fairway.deploy.state.snapshot import POLL_S, take_snapshot
 from fairway.deploy.state.training_log import TASK, TrainingProgress
 from fairway.deploy.target import Target

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from fairway.deploy.state.diagnosis import Record, State, diagnose
+from fairway.deploy.state.diagnosis import diagnose
 from fairway.deploy.state.pods import Cause
+from fairway.deploy.state.record import Record, State
 from fairway.deploy.state.snapshot import snapshots
 from fairway.deploy.target import Target
 from fairway.errors import ClusterError

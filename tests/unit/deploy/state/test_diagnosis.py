@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from fairway.deploy.resources import Manifest
-from fairway.deploy.state.diagnosis import Record, State, diagnose
+from fairway.deploy.state.diagnosis import diagnose
 from fairway.deploy.state.inventory import labels_of
 from fairway.deploy.state.pods import Cause, Surroundings
+from fairway.deploy.state.record import Record, State
 from fairway.deploy.state.snapshot import Snapshot
 from fairway.deploy.target import Target
 from tests.unit.deploy.fake import make_target
@@ -260,3 +261,32 @@ def test_a_pod_that_was_replaced_says_nothing(target: Target) -> None:
     assert record.cause is Cause.EVICTED
     starting = pod(target, "web-ui", "new", phase="Pending")
     assert look(target, "web-ui", deployment(target, "web-ui"), lost, starting).cause is Cause.STARTING
+
+
+@pytest.mark.parametrize(
+    ("count", "age_s", "said", "cause"),
+    [
+        (3, 10, ("ExitedWithCode", "Pod: n.t-chief-0 exited with code 139"), Cause.CRASH),
+        (3, 10, ("OOMKilled", "Error pod t-chief-0 container tensorflow exitCode: 137"), Cause.MEMORY),
+        (2, 10, ("ExitedWithCode", "Pod: n.t-chief-0 exited with code 139"), Cause.NONE),
+        (3, 600, ("ExitedWithCode", "Pod: n.t-chief-0 exited with code 139"), Cause.NONE),
+    ],
+)
+def test_a_tfjob_whose_tasks_end_again_and_again(
+    count: int, age_s: int, said: tuple[str, str], cause: Cause, target: Target
+) -> None:
+    job = tfjob(target)
+    last = (NOW - timedelta(seconds=age_s)).isoformat()
+    restarting = event(job, "TFJobRestarting", "job t is restarting because Chief replica(s) failed.")
+    events = (event(job, *said), restarting | {"count": count, "lastTimestamp": last})
+    record = look(target, "train", job, chief(target), events=events)
+    assert record.cause is cause
+    assert record.state is (State.STUCK if cause else State.RUNNING)
+    steps = {"t-chief-0": [STEPS]}
+    assert look(target, "train", job, chief(target), events=events, logs=steps).state is State.RUNNING
+
+
+def test_a_pod_that_is_about_to_be_replaced_is_no_refusal(target: Target) -> None:
+    job = tfjob(target)
+    refused = event(job, "FailedCreatePod", 'Error creating: pods "t-chief-0" already exists')
+    assert look(target, "train", job, chief(target), events=(refused,)).state is State.RUNNING

@@ -13,7 +13,7 @@ import pytest
 
 from fairway.deploy.kube.errors import NamespaceMissingError
 from fairway.deploy.settings import ApplySettings, ClusterUpSettings
-from fairway.deploy.state.diagnosis import Record, State
+from fairway.deploy.state.record import Record, State
 from fairway.deploy.state.training_log import TrainingProgress
 from fairway.deploy.verbs import apply, up
 from fairway.deploy.verbs.forwards import Opened

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from fairway.deploy.settings import ApplySettings
-from fairway.deploy.state.diagnosis import Record, State
 from fairway.deploy.state.pods import Cause
+from fairway.deploy.state.record import Record, State
 from fairway.deploy.verbs import apply
 from fairway.deploy.verbs.wait import (
     GRACE_S,
