@@ -21,7 +21,7 @@ Target = Literal["train", "serve"]
 Targets = Annotated[
     Target, Parameter(help="train: with TensorFlow. serve: all else, without. Default: both.")
 ]
-Registry = Annotated[str, Parameter(help="Registry, and the path in it that is yours: ghcr.io/me.")]
+Registry = Annotated[str, Parameter(help="Registry, and the path in it that is yours: registry.example.org/me.")]
 Tag = Annotated[str | None, Parameter(help="Tag of the images. Default: the version of fairway.")]
 
 
@@ -46,7 +46,7 @@ def build(
 
         fairway image build
         fairway image build serve --tag dev --network host
-        fairway image build --registry ghcr.io/me
+        fairway image build --registry registry.example.org/me
 
     See also: fairway image push
     """
@@ -67,7 +67,7 @@ def push(*targets: Targets, registry: Registry, tag: Tag = None) -> None:
 
     For example:
 
-        fairway image push --registry ghcr.io/me
+        fairway image push --registry registry.example.org/me
 
     See also: fairway image build
     """

@@ -40,7 +40,7 @@ def calls(command: Path) -> list[str]:
     [
         (None, None, f"fairway-train:{fairway.__version__}"),
         (None, "dev", "fairway-train:dev"),
-        ("ghcr.io/me", None, f"ghcr.io/me/fairway-train:{fairway.__version__}"),
+        ("registry.example.org/me", None, f"registry.example.org/me/fairway-train:{fairway.__version__}"),
         ("localhost:5000/", "dev", "localhost:5000/fairway-train:dev"),
     ],
 )
