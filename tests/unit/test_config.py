@@ -83,7 +83,7 @@ try:
 except SystemExit as end:
     assert end.code == 0, end.code
 heavy = {"tensorflow", "keras", "tensorboard", "numpy", "PIL", "httpx", "starlette", "uvicorn", "lightkube"}
-heavy |= {"boto3", "botocore", "google"}
+heavy |= {"boto3", "botocore", "google", "httpx2", "rjsonnet"}
 print("loaded:", sorted(heavy & set(sys.modules)))
 """
     done = subprocess.run(
