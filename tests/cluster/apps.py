@@ -17,6 +17,8 @@ from fairway.deploy.components.base import SERVE_IMAGE, TRAIN_IMAGE
 from tests.conftest import clean_environment
 
 S3_IMAGE = "fairway-test-s3:1"
+TF_SERVING_IMAGE = "fairway-test-tfserving:1"
+"""A stand-in for TensorFlow Serving's image: see tfserving/Dockerfile."""
 SMALL = {"dataset": "embedded", "trainSteps": 60, "checkpointSteps": 20}
 """Params of a training that takes a second, once its tasks have begun."""
 
@@ -45,6 +47,13 @@ def until(condition: Callable[[], Any], timeout_s: float, what: str, poll_s: flo
             raise TimedOutError(f"after {timeout_s:g} s: no {what}")
         time.sleep(poll_s)
     return found
+
+
+def _index(pod: Mapping[str, Any]) -> int:
+    """Return the index of a pod's task, by the label of the training operator or of the Job controller."""
+    labels = pod["metadata"]["labels"]
+    index = labels.get("training.kubeflow.org/replica-index")
+    return int(labels["batch.kubernetes.io/job-completion-index"] if index is None else index)
 
 
 @dataclass
@@ -127,11 +136,19 @@ class ClusterApp:
         found: list[dict[str, Any]] = json.loads(self.kubectl("get", kind, "-o", "json", *chosen))["items"]
         return found
 
-    def pod(self, role: str) -> dict[str, Any]:
-        """Return the newest pod of a role of the training; empty while there is none."""
+    def tasks(self, role: str) -> dict[int, dict[str, Any]]:
+        """Return the newest pod of each task of a role of the training, by the task's index."""
         pods = self.objects("pods", f"fairway/role={role}")
         live = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
-        return max(live, key=lambda pod: str(pod["metadata"]["creationTimestamp"]), default={})
+        live.sort(key=lambda pod: str(pod["metadata"]["creationTimestamp"]))
+        return {_index(pod): pod for pod in live}
+
+    def left(self) -> list[str]:
+        """Return all that is in the namespace, as KIND/NAME, but for what every namespace has, and events."""
+        kinds = self.kubectl("api-resources", "--namespaced", "--verbs=list", "-o", "name").split()
+        asked = [kind for kind in kinds if not kind.startswith(("events", "pods.metrics", "endpoints"))]
+        found = self.kubectl("get", ",".join(asked), "--ignore-not-found", "-o", "name").split()
+        return sorted({*found} - {"configmap/kube-root-ca.crt", "serviceaccount/default"})
 
     def logs(self, pod: str) -> str:
         """Return what a pod has written; empty while it has not begun."""
@@ -144,10 +161,15 @@ class ClusterApp:
         )
         return done.stdout if done.returncode == 0 else ""
 
+    def row(self, component: str) -> dict[str, Any]:
+        """Return what `fairway status` says of a component."""
+        words = ("status", self.environment, "-c", component, "-o", "json")
+        (row,) = json.loads(self.fairway(*words).stdout)
+        return dict(row)
+
     def step(self) -> int:
         """Return how far the training is, by `fairway status`; 0 while it does not say."""
-        rows = json.loads(self.fairway("status", self.environment, "-c", "train", "-o", "json").stdout)
-        return int((rows[0]["training"] or {}).get("step") or 0) if rows else 0
+        return int((self.row("train")["training"] or {}).get("step") or 0)
 
     def in_pod(
         self,
@@ -228,4 +250,4 @@ class ClusterApp:
         return keys | {"S3_ENDPOINT": "s3:9000", "S3_USE_HTTPS": "0", "AWS_REGION": "us-east-1"}
 
 
-__all__ = ["SERVE_IMAGE", "SMALL", "TRAIN_IMAGE", "ClusterApp", "TimedOutError", "until"]
+__all__ = ["SERVE_IMAGE", "SMALL", "TF_SERVING_IMAGE", "TRAIN_IMAGE", "ClusterApp", "TimedOutError", "until"]

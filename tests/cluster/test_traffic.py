@@ -58,7 +58,7 @@ def test_only_the_app_reaches_the_tasks_of_a_training(namespace: str, tmp_path: 
 
 
 @pytest.mark.timeout(600)
-def test_serving_lets_in_its_clients_scales_and_has_routes(namespace: str, tmp_path: Path) -> None:
+def test_serving_lets_in_its_clients_scales_has_routes_and_is_deleted(namespace: str, tmp_path: Path) -> None:
     serving = {"maxReplicas": 3, "targetCpu": 40, "cpu": "100m"}
     params = {"train": SMALL | {"modelType": "linear"}, "mnist-deploy-pvc": serving}
     app = ClusterApp.make(tmp_path, namespace, params)
@@ -76,6 +76,7 @@ def test_serving_lets_in_its_clients_scales_and_has_routes(namespace: str, tmp_p
     assert set(reach(app, "web-ui:80", "tensorboard-tb:80").values()) == {"closed"}
 
     check_scaling(app)
+    check_delete(app)
 
 
 def check_scaling(app: ClusterApp) -> None:
@@ -94,3 +95,14 @@ def check_scaling(app: ClusterApp) -> None:
     until(lambda: replicas() >= 2, 180, "second replica under load", poll_s=2)
     app.kubectl("delete", "pod", "load")
     until(lambda: replicas() == 1, 280, "return to one replica", poll_s=2)
+
+
+def check_delete(app: ClusterApp) -> None:
+    """Of all these kinds nothing is left, but for the claim."""
+    kinds = {name.partition("/")[0] for name in app.left()}
+    assert kinds > {
+        *("horizontalpodautoscaler.autoscaling", "poddisruptionbudget.policy", "tfjob.kubeflow.org"),
+        *("httproute.gateway.networking.k8s.io", "networkpolicy.networking.k8s.io", "deployment.apps"),
+    }
+    app.fairway("delete", "dev", "--yes")
+    until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], 30, "end of all but the claim")

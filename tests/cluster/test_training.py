@@ -1,4 +1,7 @@
-"""Trainings on a real cluster: every launcher, with and without shared disks, whatever dies."""
+"""Trainings on a real cluster: every launcher, with and without shared disks, whatever dies.
+
+The chief alone is trained in test_verbs.py and test_up.py.
+"""
 
 from __future__ import annotations
 
@@ -10,34 +13,143 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.apps import SMALL, ClusterApp, until
+from tests.cluster.apps import SMALL, TF_SERVING_IMAGE, ClusterApp, until
 
 KEYS = "AWS_ACCESS_KEY_ID=keys.id,AWS_SECRET_ACCESS_KEY=keys.secret"
+PREDICT = """
+import json, sys, urllib.request
+body = json.dumps({"instances": [{"x": [[0.0] * 28] * 28}]}).encode()
+model = "http://mnist-service:8500/v1/models/mnist"
+versions = json.load(urllib.request.urlopen(model, timeout=10))["model_version_status"]
+answer = json.load(urllib.request.urlopen(model + ":predict", body, timeout=10))
+print(json.dumps({"predictions": answer["predictions"], "version": versions[0]["version"]}))
+"""
+CLIENT = {"fairway/client": "true"}
 
 
-def train(app: ClusterApp) -> None:
+@pytest.mark.timeout(900)
+def test_tasks_without_a_shared_disk_train_into_s3_and_survive_the_loss_of_each(
+    namespace: str, tmp_path: Path
+) -> None:
+    # Long enough that each loss falls into it.
+    params = SMALL | {"trainSteps": 1600, "numWorkers": 2, "numPs": 1, "evaluator": True}
+    params |= {"modelDir": "s3://models/model", "exportDir": "s3://models/export"}
+    app = ClusterApp.make(tmp_path, namespace, {"train": params})
+    variables = reach_s3(app)
+    app.set("mnist-deploy-aws", "server", "tensorflow-serving")
+    app.set("mnist-deploy-aws", "serverImage", TF_SERVING_IMAGE)
+    app.fairway("apply", "dev", "-c", "mnist-deploy-aws", "-c", "mnist-service")
+
+    with waiting(app):
+        lose_each(app, "worker", "ps", "chief", "evaluator")
+        check_waits_for_a_version(app)
+
+    check_one_export(app, 1600, export_dir="s3://models/export", variables=variables)
+    check_is_served(app)
+    app.set("mnist-deploy-aws", "server", "fairway")
+    app.fairway("apply", "dev", "-c", "mnist-deploy-aws")
+    check_is_served(app)
+
+
+def reach_s3(app: ClusterApp) -> dict[str, str]:
+    """Tell the training the way to an S3 server of the test's own; return the variables that lead there."""
+    variables = app.start_s3()
+    keys = {"id": variables["AWS_ACCESS_KEY_ID"], "secret": variables["AWS_SECRET_ACCESS_KEY"]}
+    app.kubectl("create", "secret", "generic", "keys", *(f"--from-literal={k}={v}" for k, v in keys.items()))
+    app.set("train", "secretKeyRefs", KEYS)
+    others = {
+        name: value for name, value in variables.items() if not name.startswith("AWS_") or "REGION" in name
+    }
+    app.set("train", "envVariables", ",".join(f"{name}={value}" for name, value in others.items()))
+    return variables
+
+
+def check_waits_for_a_version(app: ClusterApp) -> None:
+    """Of TensorFlow Serving's pod the copying container runs; the server has not been started."""
+    (pod,) = app.objects("pods", "app.kubernetes.io/name=serving")
+    (sync,) = pod["status"]["initContainerStatuses"]
+    (server,) = pod["status"]["containerStatuses"]
+    assert "running" in sync["state"]
+    assert (sync["started"], server["started"], server["ready"]) == (False, False, False)
+
+
+def check_is_served(app: ClusterApp) -> None:
+    """The model server becomes ready, and the exported version answers through the Service.
+
+    With `server tensorflow-serving` a stand-in serves: that shows the pod, its copying container, its probes
+    and its way to the versions, but nothing of TensorFlow Serving itself.
+    """
+    app.fairway("apply", "dev", "-c", "mnist-deploy-aws", "--wait")
+    printed = app.in_pod(command=("/opt/fairway/bin/python", "-c", PREDICT), labels=CLIENT)
+    answer = json.loads(printed)
+    (prediction,) = answer["predictions"]
+    assert len(prediction["predictions"]) == 10
+    assert int(answer["version"]) == app.row("train")["training"]["version"]
+
+
+def test_workers_in_step_train_as_a_tfjob(namespace: str, tmp_path: Path) -> None:
+    app = ClusterApp.make(tmp_path, namespace, {"train": SMALL | {"numWorkers": 2}})
     app.fairway("apply", "dev", "-c", "storage", "-c", "train", "--wait")
+    check_has_trained(app, 60)
 
 
-def check_one_export(app: ClusterApp, steps: int, **pod: str) -> None:
-    (version,) = app.versions(pod.pop("export_dir", "/mnt/export"), **pod)
+def test_an_asynchronous_training_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
+    # Nobody looks after it but the controller of Jobs.
+    params = SMALL | {"trainSteps": 800, "launcher": "job", "numWorkers": 2, "numPs": 1}
+    app = ClusterApp.make(tmp_path, namespace, {"train": params})
+    with following(app) as text:
+        app.fairway("apply", "dev", "-c", "storage", "-c", "train")
+        lose_each(app, "worker", "ps", "chief")
+        check_has_trained(app, 800)
+    assert "training cnn for 800 steps" in text[0]
+    assert "resuming at step" in text[0]
+    assert "exported version" in text[0]
+
+
+def test_a_training_in_step_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
+    # Nobody looks after it but the controllers of JobSets and Jobs.
+    params = SMALL | {"trainSteps": 300, "launcher": "jobset", "numWorkers": 2}
+    app = ClusterApp.make(tmp_path, namespace, {"train": params})
+    app.fairway("apply", "dev", "-c", "storage", "-c", "train")
+    lose_each(app, "worker", "chief")
+    check_has_trained(app, 300)
+
+    app.fairway("delete", "dev", "--yes")
+    until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], 30, "end of all but the claim")
+
+
+def check_has_trained(app: ClusterApp, steps: int) -> None:
+    """The training ends by itself, with one export on the claim; it is then there, done and in its place."""
+    until(lambda: app.row("train")["state"] == "done", 240, "end of the training", poll_s=1)
+    check_one_export(app, steps, claim="mnist-model")
+    app.fairway("diff", "dev", "-c", "storage", "-c", "train")
+    assert "unchanged" in app.fairway("apply", "dev", "-c", "train", "--wait").stdout
+    running = [pod for pod in app.objects("pods") if pod["status"]["phase"] == "Running"]
+    assert not running, "parameter servers are left behind"
+
+
+def check_one_export(app: ClusterApp, steps: int, export_dir: str = "/mnt/export", **pod: Any) -> None:
+    (version,) = app.versions(export_dir, **pod)
     assert version["state"] == "complete"
     assert version["step"] == steps
     assert version["test_accuracy"] > 0.85
 
 
 def lose_each(app: ClusterApp, *roles: str) -> None:
-    """Delete a pod of each role in the middle of the training, the next once it goes on with a new one."""
-    reached = until(app.step, 120, "first step")
+    """Delete the last pod of each role while it trains, the next once that task is back and it goes on."""
+    reached = until(app.step, 150, "first step")
     for role in roles:
-        lost = app.pod(role)
+        index, lost = max(app.tasks(role).items())
         app.kubectl("delete", "pod", lost["metadata"]["name"], "--wait=false")
-        until(lambda: is_another(app.pod(role), lost), 120, f"new pod of {role}")  # noqa: B023
+        until(lambda: runs_anew(app.tasks(role).get(index), lost), 120, f"new pod of {role} {index}")  # noqa: B023
         reached = until(lambda: beyond(app.step(), reached), 120, f"step beyond {reached} without {role}")  # noqa: B023
 
 
-def is_another(pod: dict[str, Any], lost: dict[str, Any]) -> bool:
-    return bool(pod) and pod["metadata"]["uid"] != lost["metadata"]["uid"]
+def runs_anew(pod: dict[str, Any] | None, lost: dict[str, Any]) -> bool:
+    """Return whether the pod of a task that was lost is another one now, and runs."""
+    if pod is None or pod["metadata"]["uid"] == lost["metadata"]["uid"]:
+        return False
+    return bool(pod["status"]["phase"] == "Running")
 
 
 def beyond(step: int, reached: int) -> int:
@@ -57,60 +169,16 @@ def waiting(app: ClusterApp) -> Iterator[None]:
         process.wait()
 
 
-@pytest.mark.parametrize(
-    ("launcher", "workers", "ps"),
-    [("tfjob", 0, 0), ("job", 2, 1), ("jobset", 2, 0)],
-    ids=["tfjob-chief", "job-asynchronous", "jobset-in-step"],
-)
-def test_every_launcher_trains_the_same(
-    launcher: str, workers: int, ps: int, namespace: str, tmp_path: Path
-) -> None:
-    params = SMALL | {"launcher": launcher, "numWorkers": workers, "numPs": ps}
-    app = ClusterApp.make(tmp_path, namespace, {"train": params})
-
-    train(app)
-
-    check_one_export(app, 60, claim="mnist-model")
-    (row,) = json.loads(app.fairway("status", "dev", "-c", "train", "-o", "json").stdout)
-    assert row["state"] == "done"
-    app.fairway("diff", "dev", "-c", "storage", "-c", "train")
-    again = app.fairway("apply", "dev", "-c", "train", "--wait").stdout
-    assert "unchanged" in again
-    running = [pod for pod in app.objects("pods") if pod["status"]["phase"] == "Running"]
-    assert not running, "parameter servers are left behind"
-
-
-@pytest.mark.timeout(600)
-def test_tasks_without_a_shared_disk_train_into_s3_and_survive_the_loss_of_each(
-    namespace: str, tmp_path: Path
-) -> None:
-    # Long enough that each loss falls into it.
-    params = SMALL | {"trainSteps": 1200, "numWorkers": 2, "numPs": 1, "evaluator": True}
-    params |= {"modelDir": "s3://models/model", "exportDir": "s3://models/export"}
-    app = ClusterApp.make(tmp_path, namespace, {"train": params})
-    variables = app.start_s3()
-    secret = {"id": variables.pop("AWS_ACCESS_KEY_ID"), "secret": variables.pop("AWS_SECRET_ACCESS_KEY")}
-    app.kubectl(
-        "create", "secret", "generic", "keys", *(f"--from-literal={k}={v}" for k, v in secret.items())
-    )
-    app.set("train", "secretKeyRefs", KEYS)
-    app.set("train", "envVariables", ",".join(f"{name}={value}" for name, value in variables.items()))
-
-    with waiting(app):
-        lose_each(app, "worker", "ps", "chief")
-
-    variables |= {"AWS_ACCESS_KEY_ID": secret["id"], "AWS_SECRET_ACCESS_KEY": secret["secret"]}
-    (version,) = app.versions("s3://models/export", variables=variables)
-    assert (version["state"], version["step"]) == ("complete", 1200)
-
-
-def test_a_training_in_step_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
-    # Nobody looks after it but the controller of Jobs.
-    params = SMALL | {"trainSteps": 300, "numWorkers": 2, "launcher": "job"}
-    app = ClusterApp.make(tmp_path, namespace, {"train": params})
-
-    app.fairway("apply", "dev", "-c", "storage", "-c", "train")
-    lose_each(app, "worker", "chief")
-    app.fairway("apply", "dev", "-c", "train", "--wait")
-
-    check_one_export(app, 300, claim="mnist-model")
+@contextmanager
+def following(app: ClusterApp) -> Iterator[list[str]]:
+    """Follow the logs of a training from before its beginning to its end; then the list has what they say."""
+    process = app.start("logs", "dev", "-c", "train", "-f")
+    text: list[str] = []
+    try:
+        yield text
+        printed, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        text.append(printed)
+    finally:
+        process.kill()
+        process.wait()

@@ -11,6 +11,7 @@ import httpx
 from tests.cluster.apps import SMALL, ClusterApp
 from tests.cluster.running import FREE_PORTS, Running, running
 
+CNN = {"train": SMALL}
 LINEAR = {"train": SMALL | {"modelType": "linear"}}
 
 
@@ -31,7 +32,7 @@ def uid(app: ClusterApp) -> str:
 
 
 def test_from_an_empty_namespace_to_a_prediction_and_on(namespace: str, tmp_path: Path) -> None:
-    app = ClusterApp.make(tmp_path, namespace, LINEAR)
+    app = ClusterApp.make(tmp_path, namespace, CNN)
     with running(app, "up", "dev", *FREE_PORTS) as command:
         command.wait_for("^TFJob mnist-train created$", 60)
         assert "Deployment web-ui" not in command.output
@@ -44,11 +45,20 @@ def test_from_an_empty_namespace_to_a_prediction_and_on(namespace: str, tmp_path
     first = uid(app)
     with running(app, "open", "dev", *FREE_PORTS) as command:
         assert 0 <= int(str(predict(command)["classes"])) <= 9
+        check_digits(app, command.link("Draw a digit"))
         command.end(signal.SIGINT)
     check_again(app)
     assert uid(app) == first
     check_replace(app)
     assert uid(app) != first
+
+
+def check_digits(app: ClusterApp, web: str) -> None:
+    """The web UI has the model server, whose NetworkPolicy lets it in, read ten test images."""
+    answers = [httpx.post(f"{web}api/random", trust_env=False, timeout=30).json() for _ in range(10)]
+    assert sum(answer["digit"] == answer["truth"] for answer in answers) >= 8, answers
+    assert {int(answer["version"]) for answer in answers} == {app.row("train")["training"]["version"]}
+    assert app.objects("networkpolicies", "app.kubernetes.io/name=serving"), "everybody is let in"
 
 
 def check_again(app: ClusterApp) -> None:
