@@ -69,14 +69,21 @@ async def _remove(target: Target, objects: Sequence[Manifest], settings: DeleteS
     from fairway.deploy.environment import connect
     from fairway.deploy.verbs.delete import describe, remove, wait_for_end
 
+    deleted: list[Manifest] = []
+
+    def report(manifest: Manifest) -> None:
+        deleted.append(manifest)
+        if settings.output == "table":
+            print(f"{describe(manifest)} deleted", flush=True)
+
     async with connect(target.environment) as kube:
-        deleted = await remove(kube, objects)
-        if settings.output == "json":
-            rows = [{"kind": each["kind"], "name": each["metadata"]["name"]} for each in deleted]
-            print(json.dumps(rows, indent=2), flush=True)
-        else:
-            print("".join(f"{describe(each)} deleted\n" for each in deleted), end="", flush=True)
-        await wait_for_end(kube, target, objects, timeout_s=settings.timeout)
+        try:
+            await remove(kube, objects, report)
+            await wait_for_end(kube, target, objects, timeout_s=settings.timeout)
+        finally:
+            if settings.output == "json":
+                rows = [{"kind": each["kind"], "name": each["metadata"]["name"]} for each in deleted]
+                print(json.dumps(rows, indent=2), flush=True)
 
 
 def _count(objects: Sequence[Manifest]) -> str:

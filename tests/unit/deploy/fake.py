@@ -46,6 +46,7 @@ class Cluster:
         objects: By kind and name.
         requests: What changed something, or would have: "apply", "dry run" or "delete", with kind and name.
         refused: The error for what is applied, by kind and name.
+        warnings: What was warned of.
         texts: The logs, by pod and container, as the API server gives them with timestamps.
     """
 
@@ -54,6 +55,7 @@ class Cluster:
         self.requests: list[tuple[str, str, str]] = []
         self.refused: dict[tuple[str, str], ClusterError] = {}
         self.texts: dict[tuple[str, str], list[str]] = {}
+        self.warnings: list[str] = []
         self._unserved = unserved
         self.put({"kind": "Namespace", "metadata": {"name": "ns"}})
 
@@ -91,7 +93,9 @@ class Cluster:
             if its_kind == kind and wanted <= (each["metadata"].get("labels") or {}).items()
         ]
 
-    async def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
+    async def apply(
+        self, manifest: Manifest, *, dry_run: bool = False, force: bool = False, manager: str = "fairway"
+    ) -> Manifest:
         place = manifest["kind"], manifest["metadata"]["name"]
         self._check(place[0])
         if ("Namespace", "ns") not in self.objects and place[0] != "Namespace":
@@ -102,9 +106,17 @@ class Cluster:
         merged: Manifest = overlay(self.objects.get(place, {}), manifest)
         return merged if dry_run else deepcopy(self.put(merged))
 
-    async def delete(self, kind: str, name: str) -> bool:
+    async def delete(self, kind: str, name: str, uid: str | None = None) -> bool:
+        there = self.objects.get((kind, name))
+        if there is None or uid not in (None, there["metadata"]["uid"]):
+            return False
         self.requests.append(("delete", kind, name))
-        return self.objects.pop((kind, name), None) is not None
+        del self.objects[kind, name]
+        return True
+
+    def warn_once(self, text: str, about: str = "") -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
 
     async def logs(
         self,
@@ -122,4 +134,6 @@ class Cluster:
 
     def _check(self, kind: str) -> None:
         if kind in self._unserved:
-            raise NotServedError(f"the cluster has no {kind}")
+            raise NotServedError(
+                f"the cluster has no {kind}", hint="Or: fairway param set COMPONENT launcher job"
+            )

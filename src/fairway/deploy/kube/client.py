@@ -19,7 +19,15 @@ from typing import Any, Self
 import httpx2
 from lightkube.core.exceptions import ConfigError
 
-from fairway.deploy.kube.errors import AwayError, ExpiredError, NotServedError, Target, refused, unreachable
+from fairway.deploy.kube.errors import (
+    AwayError,
+    ExpiredError,
+    NotServedError,
+    OtherObjectError,
+    Target,
+    refused,
+    unreachable,
+)
 from fairway.deploy.kube.forward import PodStream, open_stream
 from fairway.deploy.kube.http import new_client
 from fairway.deploy.kube.kubeconfig import Connection
@@ -92,15 +100,23 @@ class Kube:
         objects, _ = await self._list(kind, labels)
         return objects
 
-    async def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
-        """Make an object be as a manifest has it, as the field manager `fairway`.
+    async def apply(
+        self,
+        manifest: Manifest,
+        *,
+        dry_run: bool = False,
+        force: bool = False,
+        manager: str = FIELD_MANAGER,
+    ) -> Manifest:
+        """Make an object be as a manifest has it.
 
-        Fields that the manifest no longer has are removed where fairway had set them.
+        Fields that the manifest no longer has are removed where the same field manager had set them.
 
         Args:
             manifest: Is sent unchanged; a field that the kind does not have is an error.
             dry_run: Only have the cluster say what would be.
             force: Take over fields that others have set to other values.
+            manager: The field manager.
 
         Returns:
             The whole object as it is (or would be) now.
@@ -112,7 +128,7 @@ class Kube:
             NotServedError: the cluster does not know the kind.
         """
         kind, metadata = manifest["kind"], manifest["metadata"]
-        params = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
+        params = {"fieldManager": manager, "fieldValidation": "Strict"}
         params |= {"dryRun": "All"} if dry_run else {}
         params |= {"force": "true"} if force else {}
         path = self._path(kind, metadata["name"], namespace=metadata.get("namespace"))
@@ -121,11 +137,23 @@ class Kube:
         assert applied is not None
         return applied
 
-    async def delete(self, kind: str, name: str) -> bool:
-        """Delete an object, and what it owns soon after; return whether it was there."""
-        params = {"propagationPolicy": "Background"}
-        path, target = self._path(kind, name), self._target(kind, name)
-        return await self._json("DELETE", path, target, params, absent=True) is not None
+    async def delete(self, kind: str, name: str, uid: str | None = None) -> bool:
+        """Delete an object, and what it owns soon after; return whether it was there.
+
+        Args:
+            kind: Of the object.
+            name: Its name.
+            uid: Only the object that has this uid, and no later one of the same name.
+        """
+        options: Manifest = {"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"}
+        options |= {"preconditions": {"uid": uid}} if uid else {}
+        try:
+            found = await self._json(
+                "DELETE", self._path(kind, name), self._target(kind, name), content=options, absent=True
+            )
+        except OtherObjectError:
+            return False
+        return found is not None
 
     async def watch(self, kind: str, labels: Mapping[str, str] | None = None) -> AsyncGenerator[Event]:
         """Yield what is there as ADDED, then what happens: ADDED, MODIFIED, DELETED, each with the object.
@@ -309,7 +337,7 @@ class Kube:
             path: From `_path`.
             target: For messages.
             params: Of the query.
-            content: To be applied, or to be asked.
+            content: To be applied, or to be asked, or how to delete.
             absent: Return None where there is no such object.
         """
         response = await self._send(method, path, target, params, content)
@@ -336,7 +364,7 @@ class Kube:
         content: Manifest | None,
     ) -> httpx2.Response:
         body = None if content is None else json.dumps(content).encode()  # JSON is YAML
-        media_type = "application/json" if method == "POST" else "application/apply-patch+yaml"
+        media_type = "application/apply-patch+yaml" if method == "PATCH" else "application/json"
         headers = None if content is None else {"Content-Type": media_type}
         timeout = httpx2.Timeout(READ_S if method == "GET" else WRITE_S, connect=CONNECT_S)
         for attempt in range(1, ATTEMPTS + 1):
@@ -371,13 +399,22 @@ class Kube:
                     raise refused(response.status_code, response.content, target)
                 yield response
 
+    def warn_once(self, text: str, about: str = "") -> None:
+        """Log a warning, unless it was logged before.
+
+        Args:
+            text: The warning.
+            about: What is said before it.
+        """
+        if text not in self._warned:
+            self._warned.add(text)
+            logger.warning("%s", f"{about}: {text}" if about else text)
+
     def _pass_warnings_on(self, response: httpx2.Response, target: Target) -> None:
         """Log what the API server warns of, such as a deprecated version: each text once."""
         for header in response.headers.get_list("Warning"):
             text = found["text"] if (found := _WARNING.match(header)) else header
-            if text not in self._warned:
-                self._warned.add(text)
-                logger.warning("%s: %s", target, text.replace('\\"', '"'))
+            self.warn_once(text.replace('\\"', '"'), str(target))
 
     def _path(self, kind: str, name: str = "", action: str = "", namespace: str | None = None) -> str:
         resource = RESOURCES[kind]

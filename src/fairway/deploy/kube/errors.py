@@ -24,11 +24,11 @@ MAX_CHARS = 300
 _OPERATORS = {
     "kubeflow.org": (
         "Kubeflow's training operator",
-        "Install it, or train without it: fairway param set train launcher job",
+        "Install it, or train without it: fairway param set COMPONENT launcher job",
     ),
     "jobset.x-k8s.io": (
         "the JobSet controller",
-        "Install it, or train without it: fairway param set train launcher job",
+        "Install it, or train without it: fairway param set COMPONENT launcher job",
     ),
     "gateway.networking.k8s.io": ("the Gateway API", "Install its CRDs, or leave the routes out."),
 }
@@ -93,6 +93,14 @@ class ForbiddenError(ClusterError):
     """The user lacks a right."""
 
 
+class QuotaError(ClusterError):
+    """The namespace's quota does not leave enough for the object."""
+
+
+class OtherObjectError(ClusterError):
+    """The object that was meant is gone, and another one has its name."""
+
+
 class NamespaceMissingError(ClusterError):
     """The namespace does not exist."""
 
@@ -147,6 +155,8 @@ def refused(code: int, body: bytes, target: Target) -> ClusterError:
             return _missing(message, target)
         case 409 if conflicts := _conflicts(causes):
             return _conflict(conflicts, target)
+        case 409 if "UID in precondition" in message:
+            return OtherObjectError(f"{target} is another one by now")
         case 410:
             return ExpiredError(f"the cluster of context {target.context} cannot go on: {message}")
         case 422:
@@ -201,7 +211,7 @@ def _no_api_server(code: int, message: str, target: Target) -> ClusterError:
 def _forbidden(message: str, causes: list[Mapping[str, Any]], target: Target) -> ClusterError:
     where = f"--context {target.context} -n {target.namespace}"
     if quota := _QUOTA.search(message):
-        return ClusterError(
+        return QuotaError(
             f"{target} exceeds quota {quota['quota']} of namespace {target.namespace}:"
             f" it asks for {quota['requested']}; in use are {quota['used']} of {quota['limited']}",
             hint="Ask for less, end what is no longer needed, or have the quota raised:"

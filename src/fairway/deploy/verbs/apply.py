@@ -6,6 +6,8 @@ Server-side apply: https://kubernetes.io/docs/reference/using-api/server-side-ap
 from __future__ import annotations
 
 import asyncio
+import logging
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +16,6 @@ from fairway.deploy.manifests import render
 from fairway.deploy.resources import JOBS, RESOURCES, Manifest
 from fairway.deploy.settings import ApplySettings
 from fairway.deploy.state.inventory import (
-    CLAIM,
     Key,
     component_of,
     key,
@@ -23,9 +24,12 @@ from fairway.deploy.state.inventory import (
     namespace_exists,
 )
 from fairway.deploy.state.jobs import JobState, Presence, Training, check_replaceable, compare, is_job
+from fairway.deploy.state.ownership import check_owners
 from fairway.deploy.target import Target
 from fairway.deploy.verbs.delete import describe, remove, wait_for_end
 from fairway.deploy.verbs.diff import normalise, overlay
+from fairway.deploy.verbs.prune import Leftover, find_leftovers
+from fairway.deploy.verbs.sending import send, try_anew
 from fairway.errors import ClusterError, UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
 REPLACED_S = 300.0
 """How long the pods of a training that has ended may take to go."""
 Action = Literal["created", "configured", "unchanged", "deleted"]
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -70,14 +76,14 @@ class Plan:
         live: What is there of them.
         keep: Those that are left as they are, and why.
         replace: Trainings to delete before.
-        prune: Objects to delete after.
+        leftovers: What the environment no longer makes: to delete after, or to keep.
     """
 
     send: Sequence[Manifest]
     live: Mapping[Key, Manifest]
     keep: Mapping[Key, str] = field(default_factory=dict)
     replace: Sequence[Manifest] = ()
-    prune: Sequence[Manifest] = ()
+    leftovers: Sequence[Leftover] = ()
 
 
 async def run(kube: Kube, target: Target, settings: ApplySettings, report: Report) -> None:
@@ -117,11 +123,13 @@ async def make_plan(kube: Kube, target: Target, settings: ApplySettings) -> Plan
 
     Raises:
         UsageError: params do not fit together.
-        ClusterError: another training is in the way, the cluster is away or does not know a kind.
+        ClusterError: another training or somebody else's object is in the way, the cluster is away or does
+            not know a kind.
     """
     wanted = render(target, target.choose(settings.component))
-    present = await asyncio.gather(*(kube.get(*key(each)) for each in wanted))
+    present = await asyncio.gather(*(_look(kube, target, each) for each in wanted))
     live = {key(each): each for each in present if each is not None}
+    check_owners(wanted, live, target, force=settings.force_conflicts)
     trainings = await _find_trainings(kube, target, wanted)
     for component, training in trainings.items():
         check_replaceable(component, training, replace=settings.replace, environment=target.environment.name)
@@ -137,8 +145,26 @@ async def make_plan(kube: Kube, target: Target, settings: ApplySettings) -> Plan
         for job in training.objects
         if training.has_ended and key(job) not in keep
     ]
-    prune = await _find_dropped(kube, target, wanted, replaced) if settings.prune else []
-    return Plan(wanted, live, keep, replaced, prune)
+    leftovers: list[Leftover] = []
+    if settings.prune:
+        owned = await list_owned(kube, labels_of(target))
+        leftovers = find_leftovers(target, map(key, (*wanted, *replaced)), owned)
+    return Plan(wanted, live, keep, replaced, leftovers)
+
+
+async def _look(kube: Kube, target: Target, wanted: Manifest) -> Manifest | None:
+    """Return what is there of a manifest.
+
+    Raises:
+        ClusterError: the cluster is away or does not know the kind; the hint names the component.
+    """
+    from fairway.deploy.kube.errors import NotServedError
+
+    try:
+        return await kube.get(*key(wanted))
+    except NotServedError as err:
+        place = f"--env={target.environment.name} {component_of(wanted)}"
+        raise NotServedError(err.message, hint=err.hint.replace("COMPONENT", place)) from err
 
 
 async def _find_trainings(kube: Kube, target: Target, wanted: Iterable[Manifest]) -> dict[str, Training]:
@@ -176,15 +202,6 @@ def _kept_because(training: Training) -> str:
     return f"has {training.state}; --replace trains anew"
 
 
-async def _find_dropped(
-    kube: Kube, target: Target, wanted: Sequence[Manifest], replaced: Sequence[Manifest]
-) -> list[Manifest]:
-    """Return what the app no longer has, but for claims: those are data."""
-    known = {key(each) for each in (*wanted, *replaced)}
-    owned = await list_owned(kube, labels_of(target))
-    return [each for each in owned if key(each) not in known and each["kind"] != CLAIM]
-
-
 async def _create_namespace(kube: Kube, target: Target, settings: ApplySettings, report: Report) -> None:
     name = target.environment.namespace
     if await namespace_exists(kube, name):
@@ -202,20 +219,25 @@ async def _create_namespace(kube: Kube, target: Target, settings: ApplySettings,
 async def _check(kube: Kube, plan: Plan, settings: ApplySettings) -> dict[Key, Manifest]:
     """Have the cluster check all that is to be sent, and return what it would make of it.
 
-    What depends on the deletion of an object that is there cannot be checked before.
-
     Raises:
         ClusterError: the first refusal, in the order of the objects.
     """
-    unchecked = {*plan.keep, *map(key, plan.replace)}
-    checked = [each for each in plan.send if key(each) not in unchecked]
-    requests = (kube.apply(each, dry_run=True, force=settings.force_conflicts) for each in checked)
-    answers = await asyncio.gather(*requests, return_exceptions=True)
+    replaced = set(map(key, plan.replace))
+    checked = [each for each in plan.send if key(each) not in plan.keep]
+
+    async def foresee(manifest: Manifest) -> Manifest | None:
+        if key(manifest) in replaced:
+            return await try_anew(kube, manifest)
+        live = plan.live.get(key(manifest))
+        return await send(kube, manifest, live, dry_run=True, force=settings.force_conflicts)
+
+    answers = await asyncio.gather(*map(foresee, checked), return_exceptions=True)
     foreseen = {}
     for manifest, answer in zip(checked, answers, strict=True):
         if isinstance(answer, BaseException):
             raise answer
-        foreseen[key(manifest)] = answer
+        if answer is not None:
+            foreseen[key(manifest)] = answer
     return foreseen
 
 
@@ -232,14 +254,16 @@ def _report_plan(plan: Plan, foreseen: Mapping[Key, Manifest], report: Report) -
             report(_change(manifest, "created", "dry run"))
         else:
             report(_change(manifest, _action(plan.live[place], foreseen[place]), "dry run"))
-    for each in plan.prune:
-        report(_change(each, "deleted", "dry run"))
+    for each in plan.leftovers:
+        note = each.kept or f"{each.reason}; dry run"
+        report(_change(each.manifest, "unchanged" if each.kept else "deleted", note))
 
 
 async def _send(kube: Kube, target: Target, plan: Plan, settings: ApplySettings, report: Report) -> None:
-    applied = 0
+    done: set[Key] = set()
+    deleted: list[Manifest] = []
     try:
-        await _make_way(kube, target, plan, report)
+        await _make_way(kube, target, plan, deleted, report)
         replaced = set(map(key, plan.replace))
         for manifest in plan.send:
             place = key(manifest)
@@ -247,31 +271,66 @@ async def _send(kube: Kube, target: Target, plan: Plan, settings: ApplySettings,
             if place in plan.keep:
                 change = _change(manifest, "unchanged", plan.keep[place])
             else:
-                now = await kube.apply(manifest, force=settings.force_conflicts)
+                now = await send(kube, manifest, before, force=settings.force_conflicts)
                 change = _change(manifest, "created" if before is None else _action(before, now))
             report(change)
-            applied += 1
-    except ClusterError as err:
-        if applied:
-            raise _partly_applied(err, plan.send, applied) from err
+            done.add(place)
+    except asyncio.CancelledError:
+        if lost := _not_started(target, plan, deleted, done, settings):
+            log.warning("%s. %s", *lost)
         raise
-    for each in await remove(kube, plan.prune):
-        report(_change(each, "deleted", "the app no longer has it"))
+    except ClusterError as err:
+        raise _explained(err, plan.send, done, _not_started(target, plan, deleted, done, settings)) from err
+    await _prune(kube, plan.leftovers, report)
 
 
-async def _make_way(kube: Kube, target: Target, plan: Plan, report: Report) -> None:
+async def _make_way(kube: Kube, target: Target, plan: Plan, deleted: list[Manifest], report: Report) -> None:
     """Delete the trainings that are to be replaced, and wait until their pods are gone too."""
-    for job in await remove(kube, plan.replace):
+
+    def note(job: Manifest) -> None:
+        deleted.append(job)
         report(_change(job, "deleted", "replaced"))
+
+    await remove(kube, plan.replace, note)
     await wait_for_end(kube, target, plan.replace, timeout_s=REPLACED_S)
 
 
-def _partly_applied(err: ClusterError, manifests: Sequence[Manifest], applied: int) -> ClusterError:
-    missing = ", ".join(describe(each) for each in manifests[applied:])
-    return ClusterError(
-        f"{err.message}; {applied} of {len(manifests)} objects are applied, not: {missing}",
-        hint=f"{err.hint} The same command then does the rest.".strip(),
-    )
+async def _prune(kube: Kube, leftovers: Sequence[Leftover], report: Report) -> None:
+    reasons = {key(each.manifest): each.reason for each in leftovers}
+    for each in leftovers:
+        if each.kept:
+            report(_change(each.manifest, "unchanged", each.kept))
+    dropped = [each.manifest for each in leftovers if not each.kept]
+    await remove(kube, dropped, lambda gone: report(_change(gone, "deleted", reasons[key(gone)])))
+
+
+def _not_started(
+    target: Target, plan: Plan, deleted: Iterable[Manifest], done: set[Key], settings: ApplySettings
+) -> tuple[str, str] | None:
+    """Return that trainings were deleted and not made anew, and what makes them; `None` if that is not so."""
+    missing = {component_of(each) for each in plan.send if is_job(each) and key(each) not in done}
+    names = [name for name in dict.fromkeys(map(component_of, deleted)) if name in missing]
+    if not names:
+        return None
+    words = [word for name in names for word in ("-c", name)]
+    words += [word for each in settings.set for word in ("--set", each)]
+    said = f"{', '.join(names)} {'was' if len(names) == 1 else 'were'} deleted and not started again"
+    return said, f"Start it with: {shlex.join(['fairway', 'apply', target.environment.name, *words])}"
+
+
+def _explained(
+    err: ClusterError, manifests: Sequence[Manifest], done: set[Key], lost: tuple[str, str] | None
+) -> ClusterError:
+    """Return an error that also says how far it got."""
+    if not (done or lost):
+        return err
+    message, hint = err.message, err.hint
+    if done:
+        missing = ", ".join(describe(each) for each in manifests if key(each) not in done)
+        message += f"; {len(done)} of {len(manifests)} objects are applied, not: {missing}"
+    if lost:
+        return ClusterError(f"{message}; {lost[0]}", hint=f"{hint} {lost[1]}".strip())
+    return ClusterError(message, hint=f"{hint} The same command then does the rest.".strip())
 
 
 def _change(manifest: Manifest, action: Action, note: str = "") -> Change:

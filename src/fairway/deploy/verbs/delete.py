@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from fairway.deploy.resources import Manifest
@@ -27,8 +27,9 @@ async def find(kube: Kube, target: Target, names: Iterable[str] = ()) -> list[Ma
         UsageError: no component has one of the names.
         ClusterError: the cluster is away or refuses.
     """
-    wanted = {target.app.component(name).name for name in names}
     owned = await list_owned(kube, labels_of(target))
+    there = {component_of(each) for each in owned}  # also those that the app no longer has
+    wanted = {name if name in there else target.app.component(name).name for name in names}
     return [each for each in owned if not wanted or component_of(each) in wanted]
 
 
@@ -42,13 +43,20 @@ def describe(manifest: Manifest) -> str:
     return " ".join(key(manifest))
 
 
-async def remove(kube: Kube, objects: Iterable[Manifest]) -> list[Manifest]:
-    """Delete objects, and soon after what they own; return those that were still there.
+async def remove(kube: Kube, objects: Iterable[Manifest], report: Callable[[Manifest], None]) -> None:
+    """Delete objects, and soon after what they own.
+
+    Args:
+        kube: The cluster.
+        objects: What to delete; others that have got their names meanwhile stay.
+        report: Is told of each that was still there as soon as it is deleted.
 
     Raises:
         ClusterError: the cluster is away or refuses.
     """
-    return [each for each in objects if await kube.delete(*key(each))]
+    for each in objects:
+        if await kube.delete(*key(each), uid=each["metadata"].get("uid")):
+            report(each)
 
 
 async def wait_for_end(kube: Kube, target: Target, objects: Sequence[Manifest], *, timeout_s: float) -> None:
@@ -82,5 +90,11 @@ async def _left(kube: Kube, target: Target, objects: Sequence[Manifest]) -> list
     components = {component_of(each) for each in objects}
     pods = await kube.list("Pod", labels_of(target))
     there = await asyncio.gather(*(kube.get(*key(each)) for each in objects))
-    left = [*(pod for pod in pods if component_of(pod) in components), *(each for each in there if each)]
+    left = [now for before, now in zip(objects, there, strict=True) if now and _uid(now) == _uid(before)]
+    left += [pod for pod in pods if component_of(pod) in components]
     return sorted(map(describe, left))
+
+
+def _uid(manifest: Manifest) -> str | None:
+    found: str | None = manifest["metadata"].get("uid")
+    return found

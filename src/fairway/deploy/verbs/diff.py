@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fairway.deploy.manifests import render, to_yaml
 from fairway.deploy.resources import Manifest
-from fairway.deploy.state.inventory import CLAIM, component_of, key, labels_of, list_owned
+from fairway.deploy.state.inventory import component_of, key, labels_of, list_owned
 from fairway.deploy.state.jobs import Presence, compare, is_job
+from fairway.deploy.state.ownership import find_refusal
 from fairway.deploy.target import Target
+from fairway.deploy.verbs.prune import Leftover, find_leftovers
+from fairway.deploy.verbs.sending import send
 
 if TYPE_CHECKING:
     from fairway.deploy.kube.client import Kube
@@ -31,7 +34,7 @@ class Difference:
         kind: Of the object.
         name: Of the object.
         component: Whose it is.
-        state: `removed` is one that the app no longer has: `apply --prune` would delete it.
+        state: `removed` is one that the app no longer makes: `apply --prune` would delete it.
         diff: Unified diff of YAML; empty where nothing differs.
         note: What there is to know of it; mostly empty.
     """
@@ -62,15 +65,16 @@ async def run(kube: Kube, target: Target, names: Sequence[str] = ()) -> list[Dif
     wanted = render(target, target.choose(names))
     owned = await list_owned(kube, labels_of(target))
     trainings = _other_trainings(wanted, owned)
-    found = await asyncio.gather(*(_compare(kube, each, component_of(each) in trainings) for each in wanted))
-    keys = {key(each) for each in wanted}
+    others = [component_of(each) in trainings for each in wanted]
+    compared = (_compare(kube, target, *each) for each in zip(wanted, others, strict=True))
+    found = await asyncio.gather(*compared)
     chosen = {component.name for component in target.choose(names)}
-    gone = [
+    left = [
         each
-        for each in owned
-        if key(each) not in keys and (not names or component_of(each) in chosen) and each["kind"] != CLAIM
+        for each in find_leftovers(target, map(key, wanted), owned)
+        if not names or component_of(each.manifest) in chosen
     ]
-    return [*found, *(_removed(each, component_of(each) in trainings) for each in gone)]
+    return [*found, *(_removed(each, component_of(each.manifest) in trainings) for each in left)]
 
 
 def normalise(manifest: Manifest) -> Manifest:
@@ -123,11 +127,13 @@ def _jobs_of(component: str, manifests: Iterable[Manifest]) -> list[Manifest]:
     return [each for each in manifests if is_job(each) and component_of(each) == component]
 
 
-async def _compare(kube: Kube, wanted: Manifest, is_other_training: bool) -> Difference:
+async def _compare(kube: Kube, target: Target, wanted: Manifest, is_other_training: bool) -> Difference:
     live = await kube.get(*key(wanted))
     note = "apply needs --replace" if is_other_training and is_job(wanted) else ""
     if live is None:
         return Difference(*key(wanted), component_of(wanted), "created", unified(None, wanted), note)
+    if refusal := find_refusal(wanted, live, target):
+        note = f"{refusal.reason}: apply {'needs --force-conflicts' if refusal.can_force else 'refuses'}"
     text = unified(live, await _would_be(kube, wanted, live))
     return Difference(*key(wanted), component_of(wanted), "changed" if text else "equal", text, note)
 
@@ -137,14 +143,20 @@ async def _would_be(kube: Kube, wanted: Manifest, live: Manifest) -> Manifest:
 
     try:
         # With force the whole difference is seen; apply itself says whose fields they are.
-        return await kube.apply(wanted, dry_run=True, force=True)
+        return await send(kube, wanted, live, dry_run=True, force=True)
     except ImmutableError:
         merged: Manifest = overlay(live, wanted)
         return merged
 
 
-def _removed(live: Manifest, is_other_training: bool) -> Difference:
-    note = "apply needs --replace" if is_other_training and is_job(live) else "apply needs --prune"
+def _removed(left: Leftover, is_other_training: bool) -> Difference:
+    live = left.manifest
+    if is_other_training and is_job(live):
+        note = "apply needs --replace"
+    elif left.kept:
+        return Difference(*key(live), component_of(live), "equal", "", left.kept)
+    else:
+        note = f"{left.reason}; apply needs --prune"
     return Difference(*key(live), component_of(live), "removed", unified(live, None), note)
 
 

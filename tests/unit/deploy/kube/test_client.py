@@ -139,10 +139,17 @@ def test_a_kind_that_is_not_served_is_not_taken_for_an_object_that_is_not_there(
 
 def test_delete_leaves_what_is_owned_to_the_cluster(ask: Any) -> None:
     async def answer(request: Request) -> Response:
-        assert (request.method, query(request)) == ("DELETE", {"propagationPolicy": "Background"})
+        assert (request.method, request.headers["Content-Type"]) == ("DELETE", "application/json")
+        options = await request.json()
+        assert options["propagationPolicy"] == "Background"
+        if options.get("preconditions", {}).get("uid", "now") != "now":
+            said = "Precondition failed: UID in precondition: before, UID in object meta: now"
+            return status(409, f'Operation cannot be fulfilled on pods "p": {said}')
         return JSONResponse({"kind": "Status", "status": "Success"})
 
     assert ask(answer, lambda k: k.delete("Pod", "p")) is True
+    assert ask(answer, lambda k: k.delete("Pod", "p", uid="now")) is True
+    assert ask(answer, lambda k: k.delete("Pod", "p", uid="before")) is False
 
 
 def test_a_list_comes_in_pages(ask: Any) -> None:

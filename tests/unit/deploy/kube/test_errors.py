@@ -97,8 +97,8 @@ def test_a_missing_object_is_named() -> None:
 @pytest.mark.parametrize(
     ("kind", "operator", "hint"),
     [
-        ("TFJob", "Kubeflow's training operator", "fairway param set train launcher job"),
-        ("JobSet", "the JobSet controller", "fairway param set train launcher job"),
+        ("TFJob", "Kubeflow's training operator", "fairway param set COMPONENT launcher job"),
+        ("JobSet", "the JobSet controller", "fairway param set COMPONENT launcher job"),
         ("HTTPRoute", "the Gateway API", "CRDs"),
     ],
 )

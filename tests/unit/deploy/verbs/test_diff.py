@@ -59,10 +59,10 @@ def test_another_training_is_shown_although_it_cannot_be_changed(tmp_path: Path)
     cluster.set_status("TFJob", "mnist-train", conditions=[])
 
     class Fixed(Cluster):
-        async def apply(self, manifest: Any, *, dry_run: bool = False, force: bool = False) -> Any:
+        async def apply(self, manifest: Any, **options: Any) -> Any:
             if manifest["kind"] == "TFJob":
                 raise ImmutableError("cannot be changed")
-            return await super().apply(manifest, dry_run=dry_run, force=force)
+            return await super().apply(manifest, **options)
 
     fixed = Fixed()
     fixed.objects = cluster.objects
@@ -76,9 +76,9 @@ def test_what_the_app_no_longer_has_is_shown_but_for_claims(tmp_path: Path) -> N
     cluster = applied(tmp_path)
     found = run(cluster, tmp_path, "web-ui.enabled=false", "storage.enabled=false")
     assert {(each.kind, each.state, each.note) for each in found} == {
-        ("Deployment", "removed", "apply needs --prune"),
-        ("Service", "removed", "apply needs --prune"),
-        ("NetworkPolicy", "removed", "apply needs --prune"),
+        ("Deployment", "removed", "web-ui is switched off; apply needs --prune"),
+        ("Service", "removed", "web-ui is switched off; apply needs --prune"),
+        ("NetworkPolicy", "removed", "web-ui is switched off; apply needs --prune"),
     }
     assert run(cluster, tmp_path, "web-ui.enabled=false", names=("storage",)) == []
 
@@ -114,3 +114,19 @@ def test_what_servers_write_is_left_out() -> None:
 )
 def test_a_manifest_over_an_object(live: Any, wanted: Any, result: Any) -> None:
     assert overlay(live, wanted) == result
+
+
+def test_whose_an_object_is_that_apply_refuses_is_noted(tmp_path: Path) -> None:
+    cluster = applied(tmp_path)
+    labels = cluster.objects["Service", "mnist-service"]["metadata"]["labels"]
+    labels["fairway/environment"] = "other"
+    (only,) = run(cluster, tmp_path, names=("mnist-service",))
+    assert only.note == "Service mnist-service belongs to environment other: apply refuses"
+    labels.clear()
+    (only,) = run(cluster, tmp_path, names=("mnist-service",))
+    assert only.note.endswith("was not made by fairway: apply needs --force-conflicts")
+
+
+def test_a_training_that_runs_is_no_difference_though_it_is_switched_off(tmp_path: Path) -> None:
+    cluster = applied(tmp_path)
+    assert run(cluster, tmp_path, "train.enabled=false", "storage.enabled=true") == []

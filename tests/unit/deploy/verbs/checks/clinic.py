@@ -43,8 +43,10 @@ class Clinic(Cluster):
             raise found
         return found
 
-    async def apply(self, manifest: Manifest, *, dry_run: bool = False, force: bool = False) -> Manifest:
-        applied = await super().apply(manifest, dry_run=dry_run, force=force)
+    async def apply(
+        self, manifest: Manifest, *, dry_run: bool = False, force: bool = False, manager: str = "fairway"
+    ) -> Manifest:
+        applied = await super().apply(manifest, dry_run=dry_run, force=force, manager=manager)
         if self.makes_pod and not dry_run:
             self.put(self.makes_pod(applied))
         return applied
