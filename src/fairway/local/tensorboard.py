@@ -14,7 +14,7 @@ from typing import Any
 
 from fairway.config import TensorBoardSettings
 from fairway.errors import FairwayError, missing_extra
-from fairway.net.ports import claim_port
+from fairway.net.ports import available, claim_port
 from fairway.storage.follow import follow
 from fairway.storage.stores.uri import local_path, open_store
 
@@ -56,7 +56,7 @@ def _directory(logdir: str) -> Iterator[Path]:
 
 
 def _serve(board: Any, settings: TensorBoardSettings, directory: Path, port: int) -> None:
-    words = ["tensorboard", f"--logdir={directory}", f"--host={settings.host}", f"--port={port}"]
+    words = ["tensorboard", f"--logdir={directory}", f"--host={available(settings.host)}", f"--port={port}"]
     words += [f"--path_prefix={settings.path_prefix}", f"--reload_interval={RELOAD_INTERVAL_S}"]
     board.configure(argv=[*words, "--load_fast=false"])  # the fast loader is one more process, for huge logs
     stop = threading.Event()

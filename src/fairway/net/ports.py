@@ -16,7 +16,7 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
     """Return a socket that listens.
 
     Args:
-        host: Address or name to listen on.
+        host: Address or name to listen on; see also `available`.
         port: Port; 0 takes a free one.
         flag: The flag that sets the port, for the message.
 
@@ -24,13 +24,17 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
         FairwayError: the port is taken or forbidden, or the address is not this machine's. The message
             names the process that holds the port, where the system tells.
     """
+    host = available(host)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except OSError as err:
         raise FairwayError(f"cannot listen on host {host}: {err.strerror}", hint="Set --host.") from err
-    listener = socket.socket(family, kind, protocol)
+    try:
+        listener = socket.socket(family, kind, protocol)
+    except OSError as err:
+        raise _explain(err, host, port, flag) from err
     try:
         # A port on which closed connections still linger counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -40,6 +44,11 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
         listener.close()
         raise _explain(err, host, port, flag) from err
     return listener
+
+
+def available(host: str) -> str:
+    """Return the host to listen on: for `::`, which takes IPv4 too, `0.0.0.0` if this system has no IPv6."""
+    return "0.0.0.0" if host == "::" and not socket.has_dualstack_ipv6() else host
 
 
 def claim_port(host: str, port: int, flag: str) -> int:
@@ -54,6 +63,7 @@ def claim_port(host: str, port: int, flag: str) -> int:
 
 def reachable(host: str) -> str:
     """Return the host under which a server that listens on `host` is reached from here, as URLs have it."""
+    host = available(host)
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{host}]" if ":" in host else host
 

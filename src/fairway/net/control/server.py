@@ -329,7 +329,7 @@ def _listen(host: str, port: int) -> socket.socket:
     """Listen on the host's address, or on every one if this machine does not have it (yet)."""
     where = host
     if not _is_ours(host):
-        where = "::" if socket.has_dualstack_ipv6() else "0.0.0.0"
+        where = "::"
         log.debug("%s is no address of this machine: listening on all of them", host)
     try:
         return listen(where, port, "TF_CONFIG")
