@@ -10,7 +10,8 @@ from typing import Any
 from fairway.deploy.apps.app import App, Environment, list_environments, load_app
 from fairway.deploy.apps.edits import add_environment, app_name, create_app, set_params
 from fairway.deploy.apps.ksonnet import KsonnetEnvironment, read_app
-from fairway.deploy.params import find_param, read_value
+from fairway.deploy.components.needs import Needs, unread
+from fairway.deploy.params import camel_case, find_param, list_params, read_value
 from fairway.errors import FairwayError, UsageError
 from fairway.storage.files import scratch_directory, storage_errors
 
@@ -25,10 +26,16 @@ class _Takeover:
     notes: list[str] = field(default_factory=list)
     base: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """By component, the params that the old app sets for all environments and that are taken over."""
+    idle: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By component, those that it sets for all and that have no effect: an environment may give them one."""
 
     def components(self, components: Mapping[str, Mapping[str, Any]]) -> None:
         for component, values in components.items():
-            if kept := self._kept(component, component, values):
+            kept = self._kept(component, component, values)
+            idle = self._unread(component, kept)
+            self._note_idle(component, idle)
+            self.idle[component] = {name: kept.pop(name) for name in idle}
+            if kept:
                 set_params(self.app, None, component, kept)
                 self.base[component] = kept
 
@@ -40,7 +47,7 @@ class _Takeover:
         params = {
             component: kept
             for component, values in old.params.items()
-            if (kept := self._kept(f"{component} (environment {name})", component, values))
+            if (kept := self._kept_here(f"{component} (environment {name})", component, values))
         }
         try:
             add_environment(self.app, Environment(name, namespace=old.namespace, params=params))
@@ -52,6 +59,37 @@ class _Takeover:
             f"environment {old.name}{called} has no cluster yet; its server was "
             f"{old.server or 'not recorded'}. Choose one: fairway env set {name} --context CONTEXT"
         )
+
+    def _kept_here(self, where: str, component: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what is taken over for one environment, so that all of it has an effect there."""
+        kept = self._kept(where, component, values)
+        base = self.base.get(component, {})
+        waiting = {name: v for name, v in self.idle.get(component, {}).items() if name not in values}
+        idle = self._unread(component, {**waiting, **base, **kept})
+        self._note_idle(where, {name: need for name, need in idle.items() if name in kept})
+        unset = {name: self._default(component, name) for name in idle if name in base}
+        return {name: v for name, v in {**waiting, **kept}.items() if name not in idle} | unset
+
+    def _unread(self, component: str, values: Mapping[str, Any]) -> dict[str, Needs]:
+        """Return the params that have no effect beside the others, and what each needs for one."""
+        if component not in self.app.components:
+            return {}
+        spec = self.app.components[component]
+        known = list_params(spec.kind.params)
+        read = {
+            known[name].field: read_value(spec.kind.params, name, value, component)
+            for name, value in {**spec.params, **values}.items()
+        }
+        idle = unread(spec.kind.params(**read), spec.kind.needs)
+        return {camel_case(name): need for name, need in idle.items()}
+
+    def _note_idle(self, where: str, idle: Mapping[str, Needs]) -> None:
+        for name, need in idle.items():
+            self.notes.append(f"{where}: {name} is left out: it has no effect without {need.condition}")
+
+    def _default(self, component: str, name: str) -> Any:
+        default = list_params(self.app.components[component].kind.params)[name].default
+        return "" if default is None else default
 
     def _kept(self, where: str, component: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the params that are taken over; note which are not, and why."""

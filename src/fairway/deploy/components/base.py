@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 
 from fairway import __version__
 from fairway.config import Count, Range
+from fairway.deploy.components.needs import Needs
 from fairway.deploy.languages import (
     Language,
     SecretKey,
@@ -190,6 +191,7 @@ class Kind:
         takes_part: Whether a component without the param `enabled` takes part, given its params and those
             of the others.
         retired: Params of the 2019 tutorial that are gone, and what to do instead.
+        needs: What params need of others to have an effect; `build` refuses those that have none.
     """
 
     name: str
@@ -197,6 +199,7 @@ class Kind:
     build: Callable[[Any, Placement], list[Manifest]]
     takes_part: Callable[[Any, Sequence[ComponentParams]], bool] = lambda params, others: True
     retired: Mapping[str, str] = field(default_factory=dict)
+    needs: Sequence[Needs] = ()
 
 
 def join_name(component: str, name: str, suffix: str, reserve: str = "") -> str:

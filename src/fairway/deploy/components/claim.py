@@ -4,11 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fairway.deploy.components.base import ComponentParams, Placement, PodParams, Quantity, Subdomain
 from fairway.deploy.languages import Language, parse_subdomain
 from fairway.deploy.resources import Manifest, manifest
+
+_MODES = ("ReadWriteOnce", "ReadWriteMany")
+
+
+def _parse_access_mode(value: Any) -> str:
+    """Return the access mode. Raises `ValueError` with what is wrong, to follow a `but`."""
+    if value == "ReadWriteOncePod":
+        raise ValueError("several pods mount the claim, which that mode forbids")
+    if value not in _MODES:
+        raise ValueError(f"must be one of {', '.join(_MODES)}")
+    return str(value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +32,9 @@ class ClaimParams(ComponentParams):
     size: Quantity = "1Gi"
     """How much it holds, in bytes (Mi, Gi)."""
 
-    access_mode: Literal["ReadWriteOnce", "ReadWriteMany", "ReadWriteOncePod"] = "ReadWriteOnce"
+    access_mode: Annotated[
+        Literal["ReadWriteOnce", "ReadWriteMany"], Language(" | ".join(_MODES), _parse_access_mode)
+    ] = "ReadWriteOnce"
     """ReadWriteOnce: pods of one node. ReadWriteMany: pods of all nodes, where the storage class has it."""
 
     storage_class: Subdomain | None = None

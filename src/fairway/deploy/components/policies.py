@@ -46,30 +46,35 @@ def pods(labels: Mapping[str, str]) -> list[Manifest]:
     return [{"podSelector": {"matchLabels": dict(labels)}}] if labels else []
 
 
-def gateway_pods(gateway: str | None, placement: Placement) -> list[Manifest]:
-    """Return the proxies of a Gateway as peers: they run in its namespace.
+def gateway_pods(gateway: str | None, gateway_namespace: str | None, placement: Placement) -> list[Manifest]:
+    """Return the proxies of a Gateway as peers.
 
     In a namespace of its own all pods are taken for proxies, in that of the app only those with the Gateway
     API's label: https://gateway-api.sigs.k8s.io/geps/gep-1762/
 
     Args:
         gateway: `NAME`, in the namespace of the app, or `NAMESPACE/NAME`; `None`: there is none.
+        gateway_namespace: Where its proxies run; `None`: where it is itself.
         placement: Says which is the app's.
     """
     if gateway is None:
         return []
-    namespace, slash, _ = gateway.partition("/")
-    if slash and namespace != placement.namespace:
+    own, slash, name = gateway.rpartition("/")
+    namespace = gateway_namespace or (own if slash else placement.namespace)
+    if namespace != placement.namespace:
         return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
-    return pods({"gateway.networking.k8s.io/gateway-name": gateway.rpartition("/")[2]})
+    return pods({"gateway.networking.k8s.io/gateway-name": name})
 
 
-def front_peers(service_type: str, gateway: str | None, placement: Placement) -> list[Manifest] | None:
+def front_peers(
+    service_type: str, gateway: str | None, gateway_namespace: str | None, placement: Placement
+) -> list[Manifest] | None:
     """Return who may ask what is meant for people.
 
     Args:
         service_type: Of the Service before it: other types than ClusterIP let others in than the cluster.
         gateway: Of its HTTPRoute.
+        gateway_namespace: Where the Gateway's proxies run; `None`: where it is itself.
         placement: Where it is.
     """
-    return gateway_pods(gateway, placement) if service_type == "ClusterIP" else None
+    return gateway_pods(gateway, gateway_namespace, placement) if service_type == "ClusterIP" else None

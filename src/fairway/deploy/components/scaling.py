@@ -66,5 +66,10 @@ def disruption_budgets(placement: Placement, name: str, most: int) -> list[Manif
     """
     if most < 2:
         return []
-    spec = {"maxUnavailable": 1, "selector": {"matchLabels": placement.selector(name)}}
+    spec = {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": placement.selector(name)},
+        # A pod that is not ready serves nobody; by default it would hold up the draining of its node.
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }
     return [manifest("PodDisruptionBudget", placement.metadata(name, name), spec)]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fairway.deploy.components import pods
 from fairway.deploy.components.access import access_environment, access_volumes
-from fairway.deploy.components.base import is_on_claim, is_uri
+from fairway.deploy.components.base import Placement, is_on_claim, is_uri
 from fairway.deploy.components.environment import Environment, from_secrets, plain
 from fairway.deploy.components.service import GRPC_PORT, REST_PORT
 from fairway.deploy.components.volumes import Volume, secret_volumes, volume
@@ -33,17 +33,18 @@ _SIDECAR_RESOURCES = {
 _REST = pods.port("http-tf-serving", REST_PORT)
 
 
-def pod(params: ServingParams, component: str) -> Manifest:
+def pod(params: ServingParams, placement: Placement) -> Manifest:
     """Return the spec of a server's pods.
 
     Raises:
         UsageError: a directory or a variable cannot be as it is.
     """
     build = _tensorflow_serving if params.server == "tensorflow-serving" else _fairway
-    return build(params, component)
+    return build(params, placement)
 
 
-def _fairway(params: ServingParams, component: str) -> Manifest:
+def _fairway(params: ServingParams, placement: Placement) -> Manifest:
+    component = placement.component
     volumes = _access(params, component)
     container = pods.container(
         "fairway",
@@ -62,22 +63,23 @@ def _fairway(params: ServingParams, component: str) -> Manifest:
         **pods.http_probes(REST_PORT, alive="/healthz", ready="/readyz"),
         lifecycle=pods.drain(_DRAIN_S),
     )
-    return _spec(params, container, volumes)
+    return _spec(params, placement, container, volumes)
 
 
-def _tensorflow_serving(params: ServingParams, component: str) -> Manifest:
+def _tensorflow_serving(params: ServingParams, placement: Placement) -> Manifest:
+    component = placement.component
     base_path = str(params.model_base_path)
     if not is_uri(base_path):
         volumes = _access(params, component)
         environment = _environment(params, component)
-        return _spec(params, _server(params, base_path, environment, volumes), volumes)
+        return _spec(params, placement, _server(params, base_path, environment, volumes), volumes)
     copies = volume("models", {"emptyDir": {}}, MODELS)
     volumes = _access(params, component, copies)
     target = f"{MODELS}/{params.model_name}"
     read_only = volume("models", {"emptyDir": {}}, MODELS, read_only=True)
     # The keys of the store are for the container that copies.
     server = _server(params, target, plain(params.env_variables or {}), [read_only])
-    return _spec(params, server, volumes, sidecar=_sidecar(params, component, target, volumes))
+    return _spec(params, placement, server, volumes, sidecar=_sidecar(params, component, target, volumes))
 
 
 def _server(
@@ -161,10 +163,15 @@ def _s3(params: ServingParams) -> Environment:
 
 
 def _spec(
-    params: ServingParams, container: Manifest, volumes: list[Volume], sidecar: Manifest | None = None
+    params: ServingParams,
+    placement: Placement,
+    container: Manifest,
+    volumes: list[Volume],
+    sidecar: Manifest | None = None,
 ) -> Manifest:
     return pods.pod_spec(
         params,
+        placement,
         container,
         volumes,
         service_account=params.service_account,

@@ -9,9 +9,10 @@ from typing import Annotated, Literal
 from fairway.config import MODEL_NAME
 from fairway.deploy.components import routes
 from fairway.deploy.components.base import ComponentParams, Gateway, Name, Placement, Subdomain, join_name
+from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import service, service_port
 from fairway.deploy.languages import Language, Share, parse_traffic_rule
-from fairway.deploy.resources import Manifest
+from fairway.deploy.resources import Manifest, owner_labels
 from fairway.errors import UsageError
 
 GRPC_PORT = 9000
@@ -43,6 +44,9 @@ class ServiceParams(ComponentParams):
     gateway: Gateway | None = None
     """Gateway through which an HTTPRoute leads here. Default: none."""
 
+    gateway_namespace: Name | None = None
+    """Namespace of the gateway's proxies, which the model servers let in. Default: the gateway's."""
+
     hostname: Subdomain | None = None
     """Host name of the HTTPRoute. Default: all of the gateway's."""
 
@@ -51,14 +55,16 @@ RETIRED: Mapping[str, str] = {
     "injectIstio": "Set gateway; it divides traffic by an HTTPRoute.",
     "enablePrometheus": "Leave it out: there is nothing to switch on.",
 }
+NEEDS = (Needs(["gateway_namespace", "hostname"], "gateway", lambda params: params.gateway),)
 
 
 def build(params: ServiceParams, placement: Placement) -> list[Manifest]:
     """Return the Service, and the way through the gateway: divided, where the rule divides.
 
     Raises:
-        UsageError: the rule divides, and there is no gateway that could.
+        UsageError: params do not fit together; the rule divides, and there is no gateway that could.
     """
+    refuse_unread(params, NEEDS, placement.component)
     shares = params.traffic_rule
     if len(shares) == 1:
         return [_service(params, placement, params.name, shares[0]), *_routes(params, placement, {})]
@@ -83,12 +89,12 @@ def build(params: ServiceParams, placement: Placement) -> list[Manifest]:
 
 
 def _service(params: ServiceParams, placement: Placement, name: str, share: Share | None) -> Manifest:
-    # Not by environment: those of one namespace share the model servers, as in the tutorial.
+    # Another environment in the namespace may serve another model under the same name and version.
     selector = {
         "app": params.model_name,
         **({share.label: share.value} if share else {}),
         "app.kubernetes.io/name": "serving",
-        "app.kubernetes.io/part-of": placement.app,
+        **owner_labels(placement.app, placement.environment),
     }
     ports = [
         service_port("grpc-tf-serving", GRPC_PORT, GRPC_PORT),

@@ -20,6 +20,7 @@ from fairway.deploy.components.base import (
     Subdomain,
     is_uri,
 )
+from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import deployment
 from fairway.deploy.components.pods import pod_template
 from fairway.deploy.components.policies import allow, front_peers, network_policy, pods
@@ -78,6 +79,9 @@ class ServingParams(AccessParams):
     gateway: Annotated[Gateway | None, From("mnist-service", "gateway")] = None
     """Gateway whose proxies may ask the server too. Default: that of mnist-service."""
 
+    gateway_namespace: Annotated[Name | None, From("mnist-service", "gatewayNamespace")] = None
+    """Namespace of these proxies. Default: that of mnist-service, or the gateway's."""
+
     service_type: Annotated[ServiceType | None, From("mnist-service", "serviceType")] = None
     """Whether others than the cluster may ask the server. Default: as mnist-service has it."""
 
@@ -123,6 +127,19 @@ RETIRED: Mapping[str, str] = {
     "injectIstio": "Set gateway of mnist-service; it divides traffic by an HTTPRoute.",
     "enablePrometheus": "Leave it out: there is nothing to switch on.",
 }
+_S3_KEYS = ("s3_secret_accesskeyid_key_name", "s3_secret_secretaccesskey_key_name")
+_S3 = ("s3_secret_name", *_S3_KEYS, "s3_aws_region", "s3_endpoint", "s3_use_https", "s3_verify_ssl")
+# Not those that mnist-service may have set for all model servers.
+NEEDS = (
+    Needs(
+        ["server_image"],
+        "server tensorflow-serving",
+        lambda params: params.server == "tensorflow-serving",
+    ),
+    Needs(["target_cpu"], "maxReplicas", lambda params: params.max_replicas),
+    Needs(_S3, "s3Enable true", lambda params: params.s3_enable),
+    Needs(_S3_KEYS, "s3SecretName", lambda params: params.s3_secret_name),
+)
 
 
 def place(params: ServingParams) -> Storage:
@@ -145,6 +162,7 @@ def build(params: ServingParams, placement: Placement) -> list[Manifest]:
         UsageError: params do not fit together.
     """
     name, most = params.name, params.max_replicas
+    refuse_unread(params, NEEDS, placement.component)
     check_replicas(placement.component, params.replicas, most)
     _check_place(params, placement.component)
     own_labels = {
@@ -153,7 +171,7 @@ def build(params: ServingParams, placement: Placement) -> list[Manifest]:
         "version": params.version_name,
     }
     _check_labels(params, placement.component, own_labels)
-    template = pod_template(dict(params.labels) | own_labels, servers.pod(params, placement.component))
+    template = pod_template(dict(params.labels) | own_labels, servers.pod(params, placement))
     return [
         *([_policy(params, placement)] if params.network_policy else []),
         deployment(placement, name, name, template, None if most else params.replicas),
@@ -163,9 +181,11 @@ def build(params: ServingParams, placement: Placement) -> list[Manifest]:
 
 
 def _policy(params: ServingParams, placement: Placement) -> Manifest:
-    peers = front_peers(params.service_type or "ClusterIP", params.gateway, placement)
+    peers = front_peers(
+        params.service_type or "ClusterIP", params.gateway, params.gateway_namespace, placement
+    )
     if peers is not None:
-        # Of any environment, as mnist-service is.
+        # Of any environment: its param `service` may name the Service of another one.
         web_ui = {"app.kubernetes.io/name": "web-ui", "app.kubernetes.io/part-of": placement.app}
         peers = [*pods(web_ui), *pods(params.clients), *peers]
     return network_policy(placement, params.name, params.name, allow(peers, REST_PORT, GRPC_PORT))

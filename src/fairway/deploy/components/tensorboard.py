@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar
 from fairway.deploy.components import pods, routes
 from fairway.deploy.components.access import access_environment, access_volumes
 from fairway.deploy.components.base import AccessParams, Gateway, Name, Placement, Subdomain, join_name
+from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import deployment, service, service_port
 from fairway.deploy.components.policies import allow, front_peers, network_policy
 from fairway.deploy.components.volumes import require_claim
@@ -35,8 +36,14 @@ class TensorBoardParams(AccessParams):
     gateway: Gateway | None = None
     """Gateway through which an HTTPRoute leads here, under /NAMESPACE/tensorboard/APP. Default: none."""
 
+    gateway_namespace: Name | None = None
+    """Namespace of the gateway's proxies, which are let in. Default: the gateway's."""
+
     hostname: Subdomain | None = None
     """Host name of the HTTPRoute. Default: all of the gateway's."""
+
+
+NEEDS = (Needs(["gateway_namespace", "hostname"], "gateway", lambda params: params.gateway),)
 
 
 def build(params: TensorBoardParams, placement: Placement) -> list[Manifest]:
@@ -45,11 +52,12 @@ def build(params: TensorBoardParams, placement: Placement) -> list[Manifest]:
     Raises:
         UsageError: params do not fit together.
     """
+    refuse_unread(params, NEEDS, placement.component)
     instance = params.name
     name = join_name(placement.component, instance, "tb")
     manifests = []
     if params.network_policy:
-        peers = front_peers("ClusterIP", params.gateway, placement)
+        peers = front_peers("ClusterIP", params.gateway, params.gateway_namespace, placement)
         manifests.append(network_policy(placement, instance, name, allow(peers, POD_PORT)))
     selector = _labels(params) | placement.selector(instance)
     manifests += [
@@ -92,5 +100,12 @@ def _template(params: TensorBoardParams, placement: Placement) -> Manifest:
     )
     return pods.pod_template(
         placement.labels(params.name) | _labels(params),
-        pods.pod_spec(params, container, volumes, service_account=params.service_account, grace_s=_GRACE_S),
+        pods.pod_spec(
+            params,
+            placement,
+            container,
+            volumes,
+            service_account=params.service_account,
+            grace_s=_GRACE_S,
+        ),
     )

@@ -21,6 +21,7 @@ from fairway.deploy.components.base import (
 )
 from fairway.deploy.components.launchers import job, jobset, tfjob
 from fairway.deploy.components.launchers.tasks import CONTROL_PORT, PORT, count_tasks
+from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.policies import allow, network_policy, pods
 from fairway.deploy.components.volumes import require_claim
 from fairway.deploy.resources import Manifest
@@ -90,10 +91,11 @@ class TrainParams(TrainSettings, PodParams):
     """ExitCode: start a task again if that can help (exit codes from 128). OnFailure: always."""
 
     clean_pod_policy: Literal["Running", "All", "None"] = "Running"
-    """Which pods of a finished TFJob are deleted."""
+    """Which pods of a finished TFJob are deleted; the other launchers keep them all."""
 
     backoff_limit: Annotated[Count, Range(minimum=0, maximum=1000)] = 20
-    """Failures of tasks after which the job is given up."""
+    """Losses of tasks after which the job is given up. The training operator counts them with restartPolicy
+    OnFailure only, and then each pod that is started again."""
 
     active_deadline_seconds: Annotated[Count | None, Range(minimum=1)] = None
     """Seconds after which the job is ended. Default: never."""
@@ -105,7 +107,14 @@ class TrainParams(TrainSettings, PodParams):
 RETIRED: Mapping[str, str] = {
     "numSteps": "Set trainSteps.",
 }
-
+NEEDS = (
+    Needs(["clean_pod_policy"], "launcher tfjob", lambda params: params.launcher == "tfjob"),
+    Needs(
+        ["backoff_limit"],
+        "restartPolicy ExitCode or OnFailure",
+        lambda params: params.restart_policy != "Never",
+    ),
+)
 
 _LAUNCHERS = {"tfjob": tfjob.build, "job": job.build, "jobset": jobset.build}
 
@@ -116,6 +125,7 @@ def build(params: TrainParams, placement: Placement) -> list[Manifest]:
     Raises:
         UsageError: params do not fit together.
     """
+    refuse_unread(params, NEEDS, placement.component)
     require_claim(params, placement.component, "what is there would be lost with the pod")
     if params.num_ps and not params.num_workers:
         raise UsageError(

@@ -9,6 +9,7 @@ from fairway.config import DatasetName
 from fairway.deploy.components import pods, routes
 from fairway.deploy.components.access import access_environment, access_volumes
 from fairway.deploy.components.base import AccessParams, Gateway, Name, Placement, Port, Replicas, Subdomain
+from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import deployment, service, service_port
 from fairway.deploy.components.policies import allow, front_peers, network_policy
 from fairway.deploy.components.scaling import disruption_budgets
@@ -42,7 +43,7 @@ class WebParams(AccessParams):
     """Export directory, for the record of the served version. Default: the training's."""
 
     dataset: Annotated[DatasetName | None, From("train", "dataset")] = None
-    """Where the random test images come from. Default: the training's."""
+    """Where the random test images come from; nothing is downloaded. Default: the training's."""
 
     data_dir: Annotated[str | None, From("train", "dataDir")] = None
     """Directory with the data. Default: the training's."""
@@ -62,8 +63,14 @@ class WebParams(AccessParams):
     gateway: Gateway | None = None
     """Gateway through which an HTTPRoute leads here, under /NAMESPACE/APP/. Default: none."""
 
+    gateway_namespace: Name | None = None
+    """Namespace of the gateway's proxies, which are let in. Default: the gateway's."""
+
     hostname: Subdomain | None = None
     """Host name of the HTTPRoute. Default: all of the gateway's."""
+
+
+NEEDS = (Needs(["gateway_namespace", "hostname"], "gateway", lambda params: params.gateway),)
 
 
 def build(params: WebParams, placement: Placement) -> list[Manifest]:
@@ -72,10 +79,11 @@ def build(params: WebParams, placement: Placement) -> list[Manifest]:
     Raises:
         UsageError: params do not fit together.
     """
+    refuse_unread(params, NEEDS, placement.component)
     name, port = params.name, params.container_port
     manifests = []
     if params.network_policy:
-        peers = front_peers(params.type, params.gateway, placement)
+        peers = front_peers(params.type, params.gateway, params.gateway_namespace, placement)
         manifests.append(network_policy(placement, name, name, allow(peers, port)))
     selector = {"app": name} | placement.selector(name)
     ports = [service_port("http", params.service_port, port)]
@@ -107,7 +115,14 @@ def _template(params: WebParams, placement: Placement) -> Manifest:
     )
     return pods.pod_template(
         placement.labels(params.name) | {"app": params.name},
-        pods.pod_spec(params, container, volumes, service_account=params.service_account, grace_s=_GRACE_S),
+        pods.pod_spec(
+            params,
+            placement,
+            container,
+            volumes,
+            service_account=params.service_account,
+            grace_s=_GRACE_S,
+        ),
     )
 
 
@@ -117,6 +132,11 @@ def _args(params: WebParams, component: str) -> list[str]:
             f"{component}: service is not set, and there is no mnist-service that it could be",
             hint="Set service to the name of a Service of a model server.",
         )
+    dataset = params.dataset
+    if dataset == "mnist" and params.data_dir is None:
+        # The training downloads it, the web UI does not. With auto it looks at the same places first, and
+        # shows the digits in the image where they have nothing.
+        dataset = "auto"
     flags = {
         "host": pods.EVERY_INTERFACE,
         "port": params.container_port,
@@ -124,7 +144,7 @@ def _args(params: WebParams, component: str) -> list[str]:
         "model-name": params.model_name,
         "model-dir": params.model_dir,
         "export-dir": params.export_dir,
-        "dataset": params.dataset,
+        "dataset": dataset,
         "data-dir": params.data_dir,
     }
     return ["web", *(f"--{flag}={value}" for flag, value in flags.items() if value is not None)]

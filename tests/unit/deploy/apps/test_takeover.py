@@ -11,6 +11,7 @@ import pytest
 
 from fairway.deploy.apps.app import App, list_environments, load_app, load_environment
 from fairway.deploy.apps.takeover import take_over
+from fairway.deploy.manifests import render
 from fairway.deploy.target import resolve
 from fairway.errors import FairwayError, StorageError
 
@@ -118,6 +119,74 @@ def test_what_comes_of_it_can_be_resolved(old: OldApp, tmp_path: Path) -> None:
     app, _ = take_over(old.root, tmp_path / "mnist", None)
     target = resolve(app, load_environment(app, "jlewi"))
     assert "mnist-deploy-gcp" in [each.name for each in target.choose()]
+
+
+S3 = {
+    "s3Enable": "false",
+    "s3SecretName": "",
+    "s3AwsRegion": "us-west-2",
+    "s3Endpoint": "s3.us-west-2.amazonaws.com",
+    "s3UseHttps": "true",
+    "s3VerifySsl": "false",
+    "modelBasePath": "s3://bucket/export",
+}
+"""As the 2019 tutorial's prototype wrote them, but for one that is not the default here."""
+
+
+def aws(old: OldApp, tmp_path: Path, here: dict[str, Any], **base: str) -> tuple[App, str]:
+    """Take over an app whose mnist-deploy-aws has some base params, and some in the environment `aws`."""
+    params = {"global": {}, "components": BASE | {"mnist-deploy-aws": S3 | base}}
+    (old.root / "components" / "params.libsonnet").write_text(json.dumps(params))
+    old.environment("aws", "models", {"mnist-deploy-aws": here})
+    app, notes = take_over(old.root, tmp_path / "mnist", None)
+    return app, "\n".join(notes)
+
+
+def shown(app: App, environment: str) -> Any:
+    """Return the value of each param of mnist-deploy-aws, of which manifests can be made."""
+    target = resolve(app, load_environment(app, environment))
+    (component,) = target.choose(["mnist-deploy-aws"])
+    assert render(target, [component])
+    return {name: value.read for name, value in component.values.items()}
+
+
+def test_params_without_an_effect_are_left_out(old: OldApp, tmp_path: Path) -> None:
+    app, notes = aws(old, tmp_path, {"s3Endpoint": "minio:9000"})
+    assert app.component("mnist-deploy-aws").params == {
+        "name": "mnist-deploy-aws",
+        "storage": "aws",
+        "modelBasePath": "s3://bucket/export",
+    }
+    assert load_environment(app, "aws").params == {}
+    for name in ("s3AwsRegion", "s3Endpoint", "s3VerifySsl"):
+        words = f"mnist-deploy-aws: {name} is left out: it has no effect without s3Enable true"
+        assert words in notes.splitlines()
+    assert "mnist-deploy-aws (environment aws): s3Endpoint is left out: it has no effect" in notes
+    assert "s3UseHttps" not in notes
+    assert shown(app, "aws")["s3Endpoint"] is None
+
+
+def test_an_environment_that_gives_them_an_effect_has_them(old: OldApp, tmp_path: Path) -> None:
+    app, _ = aws(old, tmp_path, {"s3Enable": "true", "s3Endpoint": "minio:9000", "s3VerifySsl": "true"})
+    assert load_environment(app, "aws").params["mnist-deploy-aws"] == {
+        "s3AwsRegion": "us-west-2",
+        "s3Enable": "true",
+        "s3Endpoint": "minio:9000",
+    }
+    assert shown(app, "aws")["s3VerifySsl"] is True
+    assert shown(app, "jlewi")["s3AwsRegion"] is None
+
+
+def test_an_environment_that_takes_their_effect_away_does_without(old: OldApp, tmp_path: Path) -> None:
+    app, _ = aws(old, tmp_path, {"s3Enable": "false"}, s3Enable="true")
+    assert shown(app, "jlewi")["s3Endpoint"] == "s3.us-west-2.amazonaws.com"
+    there = shown(app, "aws")
+    assert (there["s3Enable"], there["s3Endpoint"], there["s3VerifySsl"]) == (False, None, True)
+
+
+def test_a_value_that_cannot_be_is_left_out_for_that(old: OldApp, tmp_path: Path) -> None:
+    _, notes = aws(old, tmp_path, {"s3UseHttps": "perhaps"})
+    assert "(environment aws): s3UseHttps is left out: mnist-deploy-aws: s3UseHttps is 'perhaps'" in notes
 
 
 def test_names_with_slashes_get_hyphens(old: OldApp, tmp_path: Path) -> None:

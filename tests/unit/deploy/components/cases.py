@@ -58,7 +58,6 @@ EVERYTHING = {
     "ttlSecondsAfterFinished": 600,
     "backoffLimit": 3,
     "restartPolicy": "OnFailure",
-    "cleanPodPolicy": "All",
     "networkPolicy": False,
 }
 
@@ -98,6 +97,7 @@ FRONTS = {
     "pvc": PVC,
     "s3": S3,
     "gateway": {**S3, "gateway": "gateways/public", "hostname": "mnist.example"},
+    "proxies": {**S3, "gateway": "public", "gatewayNamespace": "envoy-gateway-system"},
 }
 
 
@@ -118,8 +118,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
         for tasks in TASKS
     },
     **{
-        f"train-{launcher}-everything": ("train", EVERYTHING | {"launcher": launcher})
-        for launcher in LAUNCHERS
+        f"train-{launcher}-everything": ("train", EVERYTHING | more | {"launcher": launcher})
+        for launcher, more in {"tfjob": {"cleanPodPolicy": "All"}, "job": {}, "jobset": {}}.items()
     },
     **{
         f"serving-{place}-{server}": ("serving", {"server": server, **SERVING[place]})

@@ -135,6 +135,53 @@ def test_the_web_ui_asks_the_service_and_reads_the_training_s_directories() -> N
     assert spec_of(manifests, "Service")["ports"] == [{"name": "http", "port": 80, "targetPort": 8081}]
 
 
+@pytest.mark.parametrize(
+    ("written", "flags"),
+    [
+        ({"dataset": "mnist"}, ["--dataset=auto"]),
+        ({"dataset": "mnist", "dataDir": "s3://b/data"}, ["--dataset=mnist", "--data-dir=s3://b/data"]),
+        ({"dataset": "custom", "dataDir": "s3://b/data"}, ["--dataset=custom", "--data-dir=s3://b/data"]),
+        ({"dataset": "embedded"}, ["--dataset=embedded"]),
+    ],
+)
+def test_the_web_ui_asks_for_no_images_that_it_would_have_to_download(
+    written: dict[str, str], flags: list[str]
+) -> None:
+    assert container_of(build("web-ui", **WEB | written))["args"][5:] == flags
+
+
+def test_environments_of_one_namespace_do_not_share_model_servers() -> None:
+    selector = spec_of(build("mnist-service"), "Service")["selector"]
+    assert selector["fairway/environment"] == "dev"
+
+
+@pytest.mark.parametrize(("kind", "written"), [("web-ui", WEB), ("tensorboard", {"logDir": "s3://b/x"})])
+@pytest.mark.parametrize(
+    ("gateway", "peer"),
+    [
+        ("public", {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "proxies"}}}),
+        (
+            "gateways/public",
+            {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "proxies"}}},
+        ),
+    ],
+)
+def test_the_proxies_of_a_gateway_may_run_in_another_namespace(
+    kind: str, written: Any, gateway: str, peer: dict[str, Any]
+) -> None:
+    manifests = build(kind, **written, gateway=gateway, gatewayNamespace="proxies")
+    (rule,) = spec_of(manifests, "NetworkPolicy")["ingress"]
+    assert rule["from"] == [peer]
+    assert "proxies" not in str(spec_of(manifests, "HTTPRoute"))
+
+
+def test_the_proxies_of_a_gateway_elsewhere_may_run_in_the_app_s_namespace() -> None:
+    manifests = build("web-ui", **WEB, **PUBLIC, gatewayNamespace="mnist")
+    (rule,) = spec_of(manifests, "NetworkPolicy")["ingress"]
+    labels = {"gateway.networking.k8s.io/gateway-name": "public"}
+    assert rule["from"] == [{"podSelector": {"matchLabels": labels}}]
+
+
 def test_the_web_ui_shows_a_model_whose_files_it_cannot_see() -> None:
     manifests = build("web-ui", **WEB, modelDir="/mnt", exportDir="/mnt/export")
     assert [volume["name"] for volume in pod_of(manifests)["volumes"]] == ["tmp"]
@@ -155,6 +202,10 @@ def test_the_web_ui_shows_a_model_whose_files_it_cannot_see() -> None:
         ("tensorboard", {"logDir": "/x", "pvcName": "c"}, ["logDir is /x", "not on the claim c"]),
         ("tensorboard", {"logDir": "s3://b/x", "name": "m" * 61}, ["too many"]),
         ("web-ui", {}, ["service is not set"]),
+        ("web-ui", {**WEB, "hostname": "a.example"}, ["hostname is a.example", "no effect without gateway"]),
+        ("tensorboard", {"logDir": "s3://b/x", "hostname": "a"}, ["hostname is a,", "without gateway"]),
+        ("mnist-service", {"hostname": "a"}, ["hostname is a,", "without gateway"]),
+        ("mnist-service", {"gatewayNamespace": "a"}, ["gatewayNamespace is a,", "without gateway"]),
         ("web-ui", {**WEB, "modelDir": "/x", "pvcName": "c"}, ["modelDir is /x", "not on the claim c"]),
     ],
 )

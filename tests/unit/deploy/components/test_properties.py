@@ -121,6 +121,21 @@ def test_mounts_are_of_volumes_that_are_there_each_at_a_path_of_its_own(name: st
 
 
 @every_case
+def test_pods_that_mount_a_claim_are_better_off_where_its_disk_is(name: str) -> None:
+    for pod in pods(name):
+        on_claim = any("persistentVolumeClaim" in volume for volume in pod["spec"]["volumes"])
+        assert ("affinity" in pod["spec"]) == on_claim
+        if on_claim:
+            (preferred,) = pod["spec"]["affinity"]["podAffinity"][
+                "preferredDuringSchedulingIgnoredDuringExecution"
+            ]
+            assert preferred["weight"] == 100
+            assert preferred["podAffinityTerm"]["topologyKey"] == "kubernetes.io/hostname"
+            # All of the app and the environment, whatever component they are of.
+            assert preferred["podAffinityTerm"]["labelSelector"] == {"matchLabels": OWN}
+
+
+@every_case
 def test_servers_are_asked_for_their_health(name: str) -> None:
     if CASES[name][0] in ("serving", "tensorboard", "web-ui"):
         for pod in pods(name):

@@ -141,7 +141,9 @@ def test_as_many_pods_as_the_load_needs() -> None:
     assert "replicas" not in spec_of(manifests)
     scaler = spec_of(manifests, "HorizontalPodAutoscaler")
     assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 5)
-    assert spec_of(manifests, "PodDisruptionBudget")["selector"] == spec_of(manifests)["selector"]
+    budget = spec_of(manifests, "PodDisruptionBudget")
+    assert budget["selector"] == spec_of(manifests)["selector"]
+    assert budget["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
 
 
 @pytest.mark.parametrize(("replicas", "kinds"), [(1, []), (2, ["PodDisruptionBudget"])])
@@ -168,6 +170,11 @@ CLIENTS = {"fairway/client": "true"}
             [WEB_UI, CLIENTS, {"gateway.networking.k8s.io/gateway-name": "public"}],
         ),
         ({"gateway": "gateways/public"}, [WEB_UI, CLIENTS, {"kubernetes.io/metadata.name": "gateways"}]),
+        (
+            {"gateway": "gateways/public", "gatewayNamespace": "proxies"},
+            [WEB_UI, CLIENTS, {"kubernetes.io/metadata.name": "proxies"}],
+        ),
+        ({"gatewayNamespace": "proxies"}, [WEB_UI, CLIENTS]),
     ],
 )
 def test_only_these_may_ask(written: dict[str, Any], labels: list[dict[str, str]]) -> None:
@@ -208,6 +215,21 @@ def test_everybody_may_ask_what_others_than_the_cluster_reach(service_type: str)
         (
             {**SERVING["pvc"], "envVariables": "A=1", "secretKeyRefs": "A=s.k"},
             ["A is set twice: by secretKeyRefs and by envVariables"],
+        ),
+        ({**SERVING["pvc"], "serverImage": "tfs:1"}, ["serverImage is tfs:1", "server tensorflow-serving"]),
+        ({**SERVING["pvc"], "targetCpu": 60}, ["targetCpu is 60", "no effect without maxReplicas"]),
+        ({**SERVING["aws"], "s3Enable": False}, ["s3SecretName is aws-creds", "without s3Enable true"]),
+        ({**SERVING["pvc"], "s3UseHttps": False}, ["s3UseHttps is false", "without s3Enable true"]),
+        ({**SERVING["pvc"], "s3VerifySsl": False}, ["s3VerifySsl is false", "without s3Enable true"]),
+        ({**SERVING["pvc"], "s3AwsRegion": "eu"}, ["s3AwsRegion is eu", "without s3Enable true"]),
+        ({**SERVING["pvc"], "s3Endpoint": "a:1"}, ["s3Endpoint is a:1", "without s3Enable true"]),
+        (
+            {**SERVING["pvc"], "s3SecretAccesskeyidKeyName": "id"},
+            ["s3SecretAccesskeyidKeyName is id", "without s3Enable true"],
+        ),
+        (
+            {**SERVING["aws"], "s3SecretName": None},
+            ["s3SecretAccesskeyidKeyName is awsAccessKeyID", "without s3SecretName"],
         ),
     ],
 )

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from fairway.deploy.components.train import TrainParams
+from fairway.deploy.params import help_texts
 from fairway.deploy.resources import JOBS, MANIFEST_HASH, Manifest, manifest_hash
 from fairway.errors import UsageError
 from fairway.net.cluster import Task, parse_tf_config
@@ -179,6 +181,49 @@ def test_restart_policies_of_jobs(
     assert spec["template"]["spec"]["restartPolicy"] == pod_policy
     assert spec["backoffLimit"] == backoff_limit
     assert ("podFailurePolicy" in spec) == ends_at_once
+
+
+@pytest.mark.parametrize("launcher", ["job", "jobset"])
+@pytest.mark.parametrize("policy", ["ExitCode", "OnFailure"])
+def test_losses_of_the_training_are_counted_and_not_pods(launcher: str, policy: str) -> None:
+    """In step, the loss of one of three workers fails the pods of all three."""
+    written: dict[str, Any] = {**PVC, "numWorkers": 3, "backoffLimit": 5, "restartPolicy": policy}
+    manifests = [each for each in build("train", launcher=launcher, **written) if each["kind"] in JOBS]
+    specs = [each["spec"] for each in manifests]
+    if launcher == "jobset":
+        specs = [job["template"]["spec"] for job in specs[0]["replicatedJobs"]]
+    assert [(spec["completions"], spec["backoffLimit"]) for spec in specs] == [(1, 5), (3, 15)]
+
+
+@pytest.mark.parametrize(
+    ("written", "words", "hint"),
+    [
+        (
+            {"launcher": "job", "cleanPodPolicy": "All"},
+            "train: cleanPodPolicy is All, which has no effect without launcher tfjob",
+            "Set launcher tfjob, or cleanPodPolicy back to Running.",
+        ),
+        (
+            {"launcher": "jobset", "cleanPodPolicy": "None"},
+            "train: cleanPodPolicy is None, which has no effect without launcher tfjob",
+            "Set launcher tfjob, or cleanPodPolicy back to Running.",
+        ),
+        (
+            {"restartPolicy": "Never", "backoffLimit": 3},
+            "train: backoffLimit is 3, which has no effect without restartPolicy ExitCode or OnFailure",
+            "Set restartPolicy ExitCode or OnFailure, or backoffLimit back to 20.",
+        ),
+    ],
+)
+def test_params_without_an_effect_are_refused(written: dict[str, Any], words: str, hint: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build("train", **PVC, **written)
+    assert (caught.value.message, caught.value.hint) == (words, hint)
+    build("train", **PVC, **{"launcher": "tfjob", "restartPolicy": "OnFailure", "backoffLimit": 3})
+
+
+def test_the_help_says_what_the_operator_does_not_count() -> None:
+    assert "restartPolicy OnFailure only" in help_texts(TrainParams)["backoffLimit"]
 
 
 def test_exit_codes_that_a_new_start_can_mend_do_not_end_the_job() -> None:

@@ -86,7 +86,9 @@ def job_spec(
         "completionMode": "Indexed",
         "completions": count,
         "parallelism": count,
-        "backoffLimit": 0 if never else params.backoff_limit,
+        # Kubernetes counts pods. Where tasks train in step, the loss of one fails them all: one loss of the
+        # training is then as many failed pods of this Job as the role has tasks.
+        "backoffLimit": 0 if never else params.backoff_limit * count,
         **({} if deadline is None else {"activeDeadlineSeconds": deadline}),
         # Two pods of one task would both train.
         "podReplacementPolicy": "Failed",

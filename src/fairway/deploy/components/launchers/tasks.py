@@ -88,7 +88,14 @@ def pod_template(
     )
     return pods.pod_template(
         placement.labels(params.name) | {"fairway/role": role},
-        pods.pod_spec(params, container, volumes, service_account=params.service_account, grace_s=_GRACE_S)
+        pods.pod_spec(
+            params,
+            placement,
+            container,
+            volumes,
+            service_account=params.service_account,
+            grace_s=_GRACE_S,
+        )
         | spec,
     )
 
