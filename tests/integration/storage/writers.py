@@ -16,6 +16,7 @@ from pathlib import Path
 
 from fairway.storage.checkpoints import fetch_model_dir
 from fairway.storage.exports import next_version
+from fairway.storage.files import write_atomic
 from fairway.storage.manifest import MANIFEST, describe_files
 from fairway.storage.mirror import Mirror
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, EVENTS, METRICS
@@ -53,7 +54,8 @@ def mirror(uri: str) -> None:
     store, model_dir = open_store(uri), Path("model")
     resumed = fetch_model_dir(store, model_dir)
     lines = (model_dir / METRICS).read_text().splitlines() if resumed else []
-    (model_dir / METRICS).write_text("".join(f"{line}\n" for line in lines[:resumed]))
+    # As a training does: killed in the middle of it, the old records are still there.
+    write_atomic(model_dir / METRICS, "".join(f"{line}\n" for line in lines[:resumed]).encode())
     (model_dir / EVENTS).mkdir(exist_ok=True)
     (model_dir / CONFIG).write_text(json.dumps({"run": "r"}))
     mirrored = Mirror(model_dir, store, interval_s=0.01)
