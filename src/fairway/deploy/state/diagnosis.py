@@ -7,20 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from fairway.deploy.components.base import PodParams
+from fairway.deploy.components.claim import ClaimParams
 from fairway.deploy.components.serving import ServingParams
 from fairway.deploy.components.train import TrainParams
 from fairway.deploy.resources import JOBS, Manifest
 from fairway.deploy.state.inventory import CLAIM, component_of
-from fairway.deploy.state.jobs import (
-    condition,
-)
-from fairway.deploy.state.pods import (
-    Cause,
-    Problem,
-    claim_problem,
-    is_ready,
-    refusal_problem,
-)
+from fairway.deploy.state.jobs import condition
+from fairway.deploy.state.pods import Cause, Problem, claim_problem, is_ready, refusal_problem
 from fairway.deploy.state.record import Record, State, has_failed, with_problem, worst
 from fairway.deploy.state.snapshot import Snapshot
 from fairway.deploy.state.trainings import diagnose_training, no_operator
@@ -70,8 +63,10 @@ def _diagnose(target: Target, component: Component, snapshot: Snapshot) -> Recor
     if isinstance(component.params, TrainParams):
         kind = _LAUNCHES.get(component.params.launcher, "")
         if kind in snapshot.unserved:
-            return with_problem(blank, no_operator(kind))
+            return with_problem(blank, no_operator(kind, component.name))
     objects = snapshot.of(component.name)
+    if isinstance(component.params, ClaimParams) and snapshot.around.claims is None:
+        return replace(blank, state=State.WAITING, reason="you may not see whether its claim is there")
     if isinstance(component.params, PodParams) or not objects:
         return replace(
             blank,
@@ -111,19 +106,19 @@ def _deployed(
     blank: Record, component: Component, deployments: Sequence[Manifest], snapshot: Snapshot
 ) -> Record:
     wanted = sum(int(each.get("spec", {}).get("replicas", 1)) for each in deployments)
-    pods = snapshot.pods_of(component.name)
+    pods = [pod for each in deployments for pod in _newest(each, snapshot.pods_of(component.name))]
     blank = replace(blank, pods=wanted, ready=sum(map(is_ready, pods)))
     if all(map(_is_available, deployments)):
         return replace(blank, state=State.READY)
+    starting = replace(
+        blank, state=State.STARTING, cause=Cause.STARTING, reason=f"{blank.ready} of {wanted} pods are ready"
+    )
+    if not all(map(_is_observed, deployments)):
+        return starting  # what else it says is about the manifest before
     # A pod that has failed is replaced by another one.
     problem = _refused(deployments) or worst([pod for pod in pods if not has_failed(pod)] or pods, snapshot)
     if problem is None:
-        return replace(
-            blank,
-            state=State.STARTING,
-            cause=Cause.STARTING,
-            reason=f"{blank.ready} of {wanted} pods are ready",
-        )
+        return starting
     if problem.cause is Cause.NOT_READY and isinstance(component.params, ServingParams):
         where = component.params.model_base_path
         reason = f"runs, and waits for a model{f' in {where}' if where else ''}"
@@ -136,11 +131,36 @@ def _is_available(deployment: Manifest) -> bool:
     status: dict[str, Any] = deployment.get("status") or {}
     wanted = int(deployment.get("spec", {}).get("replicas", 1))
     return bool(
-        status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 0)
+        _is_observed(deployment)
         and status.get("updatedReplicas", 0) >= wanted
         and status.get("replicas", 0) <= status.get("updatedReplicas", 0)
         and status.get("availableReplicas", 0) >= wanted
     )
+
+
+def _is_observed(deployment: Manifest) -> bool:
+    """Return whether the status is about the newest manifest."""
+    observed = (deployment.get("status") or {}).get("observedGeneration", 0)
+    return bool(observed >= deployment["metadata"].get("generation", 0))
+
+
+def _newest(deployment: Manifest, pods: Sequence[Manifest]) -> list[Manifest]:
+    """Return the pods of a Deployment's newest manifest, the newest first; none while there are only others.
+
+    Args:
+        deployment: The Deployment.
+        pods: Of its component, the newest first.
+    """
+    status: dict[str, Any] = deployment.get("status") or {}
+    if not _is_observed(deployment) or not status.get("updatedReplicas"):
+        return []
+    selector = (deployment.get("spec", {}).get("selector") or {}).get("matchLabels") or {}
+    own = [pod for pod in pods if selector.items() <= (pod["metadata"].get("labels") or {}).items()]
+    return [pod for pod in own if _template_hash(pod) == _template_hash(own[0])]
+
+
+def _template_hash(pod: Manifest) -> str:
+    return str((pod["metadata"].get("labels") or {}).get("pod-template-hash", ""))
 
 
 def _refused(deployments: Iterable[Manifest]) -> Problem | None:

@@ -91,15 +91,17 @@ def was_interrupted(jobs: Sequence[Manifest], pods: Sequence[Manifest]) -> bool:
     Version 1.9 of the training operator counts a running pod that is being deleted as failed, and with it the
     whole TFJob, whatever its restartPolicy is:
     https://github.com/kubeflow/training-operator/blob/v1.9.0/pkg/core/status.go
-    A task that failed by itself leaves its pod, with an exit code that says so.
+    A task that failed by itself leaves its pod, with an exit code that says so; unless its cleanPodPolicy has
+    the pods deleted, which leaves nothing to tell the two from each other.
 
     Args:
         jobs: Its objects.
-        pods: What is left of its pods.
+        pods: What is left of its pods, also those that are being deleted.
     """
     failed = [job for job in jobs if job_state(job) is JobState.FAILED]
     return bool(failed) and all(
         job["kind"] == "TFJob"
+        and (job["spec"].get("runPolicy") or {}).get("cleanPodPolicy") != "All"
         and "replica(s) failed" in (condition(job, *_FAILED) or {}).get("message", "")
         and not any(0 < code < RETRYABLE for pod in pods for code in _exit_codes(pod))
         and not any(spec.get("restartPolicy") == "Never" for spec in job["spec"]["tfReplicaSpecs"].values())

@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +19,8 @@ from fairway.deploy.resources import Manifest
 MAX_CHARS = 200
 CRASHES = 3
 """Restarts after which a container is not expected to come up by itself."""
+NODE = timedelta(minutes=15)
+"""How long a new node may take; after that the autoscalers give up on it too."""
 _IMAGE_REASONS = (
     *("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"),
     *("RegistryUnavailable", "ImageInspectError"),
@@ -87,11 +90,13 @@ class Surroundings:
 
     Attributes:
         events: Of the namespace, oldest first.
-        claims: Of the namespace, by name.
+        claims: Of the namespace, by name; `None` if they may not be seen.
+        taken: When that was so.
     """
 
     events: Sequence[Manifest]
-    claims: Mapping[str, Manifest]
+    claims: Mapping[str, Manifest] | None
+    taken: datetime | None = None
 
     def of(self, manifest: Manifest) -> list[Manifest]:
         """Return the events of an object, the newest first."""
@@ -127,13 +132,11 @@ def is_ready(pod: Manifest) -> bool:
 
 def claim_problem(name: str, around: Surroundings) -> Problem | None:
     """Return why a claim cannot be mounted; `None` if it can, or will be once a pod wants it."""
+    if around.claims is None:
+        return None
     claim = around.claims.get(name)
     if claim is None:
-        return Problem(
-            Cause.CLAIM,
-            f"claim {name} does not exist",
-            hint="Set pvcName to one that exists, or to the name of the component of kind storage.",
-        )
+        return _no_claim(name)
     phase = (claim.get("status") or {}).get("phase")
     if phase == "Lost":
         return Problem(Cause.CLAIM, f"claim {name} has lost its volume")
@@ -151,6 +154,14 @@ def claim_problem(name: str, around: Surroundings) -> Problem | None:
                     hint="See which storage classes there are: kubectl get storageclass",
                 )
     return None
+
+
+def _no_claim(name: str) -> Problem:
+    return Problem(
+        Cause.CLAIM,
+        f"claim {name} does not exist",
+        hint="Set pvcName to one that exists, or to the name of the component of kind storage.",
+    )
 
 
 def last_words(message: str) -> str:
@@ -203,6 +214,8 @@ def _claims_of(pod: Manifest) -> list[str]:
 
 def _unscheduled(pod: Manifest, message: str, around: Surroundings) -> Problem:
     if missing := _NO_CLAIM.search(message):
+        if around.claims is None:
+            return _no_claim(missing["name"])
         found = claim_problem(missing["name"], around)
         return found or Problem(Cause.CLAIM, f"claim {missing['name']} was not there", needs_help=False)
     if "PersistentVolumeClaim" in message or "persistentvolumeclaim" in message:
@@ -214,11 +227,40 @@ def _unscheduled(pod: Manifest, message: str, around: Surroundings) -> Problem:
     if "volume node affinity conflict" in message or "ReadWriteOncePod" in message:
         return _shared_claim(pod, "its volume is on another node, or held by another pod")
     said = brief(_NODES.sub("", message).partition(" preemption:")[0].rstrip(". "))
+    if _has_node_coming(pod, around):
+        return Problem(
+            Cause.UNSCHEDULABLE, f"waits for a new node, as no node takes it: {said}", needs_help=False
+        )
     return Problem(
         Cause.UNSCHEDULABLE,
         f"no node takes it: {said}",
         hint="Ask for less (cpu, memory), see nodeSelector and tolerations, or add a node.",
     )
+
+
+def _has_node_coming(pod: Manifest, around: Surroundings) -> bool:
+    """Return whether an autoscaler has said lately that it makes a node for a pod, and nothing else since.
+
+    Sources: https://github.com/kubernetes/autoscaler/blob/master/cluster-autoscaler/FAQ.md (TriggeredScaleUp)
+    and https://karpenter.sh/docs/troubleshooting/ (Nominated).
+    """
+    for event in around.of(pod):
+        if event.get("reason") in ("TriggeredScaleUp", "Nominated"):
+            last = time_of(event)
+            return not (last and around.taken) or around.taken - datetime.fromisoformat(last) < NODE
+        if event.get("reason") == "NotTriggerScaleUp":
+            return False
+    return False
+
+
+def time_of(event: Manifest) -> str:
+    """Return when an event was last seen; newer API clients leave the old fields empty."""
+    times = (
+        event.get("lastTimestamp"),
+        event.get("eventTime"),
+        event.get("metadata", {}).get("creationTimestamp"),
+    )
+    return next((str(each) for each in times if each), "")
 
 
 def _shared_claim(pod: Manifest, why: str) -> Problem:

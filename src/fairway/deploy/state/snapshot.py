@@ -10,9 +10,16 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from fairway.deploy.resources import JOBS, Manifest
-from fairway.deploy.state.inventory import CLAIM, component_of, labels_of, list_kinds, namespace_exists
+from fairway.deploy.state.inventory import (
+    CLAIM,
+    component_of,
+    key,
+    labels_of,
+    list_kinds,
+    namespace_exists,
+)
 from fairway.deploy.state.jobs import CHIEF, ROLE_LABEL
-from fairway.deploy.state.pods import Surroundings
+from fairway.deploy.state.pods import Surroundings, time_of
 from fairway.deploy.state.training_log import LINES
 from fairway.deploy.target import Target
 from fairway.errors import ClusterError
@@ -24,8 +31,10 @@ log = logging.getLogger(__name__)
 
 POLL_S = 1.0
 AWAY_S = 60.0
-KINDS = (*JOBS, "Deployment", "Service", CLAIM)
-"""The kinds of object that a component's state is read from."""
+LOG_S = 3.0
+"""How long the log of a pod may take: the node of one may be lost."""
+KINDS = (*JOBS, "Deployment", "Service")
+"""The kinds of object that a component's state is read from, beside claims."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Snapshot:
     Attributes:
         taken: When.
         namespace: Whether the namespace exists.
-        objects: Those of the environment that are of `KINDS`.
+        objects: Those of the environment that are of `KINDS`, and its claims.
         pods: Those of the environment.
         around: Events and claims of the namespace.
         unserved: Of `KINDS`, those that the cluster does not know.
@@ -75,19 +84,21 @@ async def take_snapshot(kube: Kube, target: Target) -> Snapshot:
         ClusterError: the cluster is away or refuses.
     """
     labels = labels_of(target)
-    found, pods, events, claims = await asyncio.gather(
-        list_kinds(kube, labels, KINDS),
-        kube.list("Pod", labels),
-        kube.list("Event"),
-        kube.list(CLAIM),
+    found = await list_kinds(kube, labels, KINDS)
+    # After the objects: so the pods that a Deployment counts are among them.
+    pods, events, claims = await asyncio.gather(
+        kube.list("Pod", labels), _list_if_allowed(kube, "Event"), _list_if_allowed(kube, CLAIM)
     )
-    objects = [each for those in found.values() for each in those or ()]
+    own = [each for each in claims or () if labels.items() <= (each["metadata"].get("labels") or {}).items()]
+    objects = [*(each for those in found.values() for each in those or ()), *sorted(own, key=key)]
+    taken = datetime.now(UTC)
+    by_name = None if claims is None else {each["metadata"]["name"]: each for each in claims}
     return Snapshot(
-        datetime.now(UTC),
+        taken,
         bool(objects) or await namespace_exists(kube, target.environment.namespace),
         objects,
         pods,
-        Surroundings(sorted(events, key=_time_of), {each["metadata"]["name"]: each for each in claims}),
+        Surroundings(sorted(events or (), key=time_of), by_name, taken),
         frozenset(kind for kind, those in found.items() if those is None),
         await _read_logs(kube, pods),
     )
@@ -126,20 +137,26 @@ async def _read_logs(kube: Kube, pods: Iterable[Manifest]) -> dict[str, list[str
 
 
 async def _read_log(kube: Kube, pod: Manifest) -> list[str]:
-    from fairway.deploy.kube.errors import AwayError
-
-    if (pod.get("status") or {}).get("phase") in (None, "Pending"):
+    if (pod.get("status") or {}).get("phase") in (None, "Pending") or pod["metadata"].get(
+        "deletionTimestamp"
+    ):
         return []
     container = pod["spec"]["containers"][0]["name"]
     try:
-        return [line async for line in kube.logs(pod["metadata"]["name"], container=container, tail=LINES)]
-    except AwayError:
-        raise
-    except ClusterError:  # gone with its pod or node: what it said is not needed
+        async with asyncio.timeout(LOG_S):
+            return [
+                line async for line in kube.logs(pod["metadata"]["name"], container=container, tail=LINES)
+            ]
+    except (ClusterError, TimeoutError):  # gone with its pod or node: what it said is not needed
         return []
 
 
-def _time_of(event: Manifest) -> str:
-    """Return when an event was last seen; newer API clients leave the old fields empty."""
-    times = event.get("lastTimestamp"), event.get("eventTime"), event["metadata"].get("creationTimestamp")
-    return next((str(each) for each in times if each), "")
+async def _list_if_allowed(kube: Kube, kind: str) -> list[Manifest] | None:
+    """Return the objects of a kind in the namespace; `None` for a user who may not see them."""
+    from fairway.deploy.kube.errors import ForbiddenError
+
+    try:
+        return await kube.list(kind)
+    except ForbiddenError as err:
+        kube.warn_once(f"{err.message}; so reasons may be missing")
+        return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from decimal import Decimal
 
 from fairway.progress import parse_line
 
@@ -81,4 +82,5 @@ def _read_line(so_far: TrainingProgress, line: str) -> TrainingProgress:
 
 
 def _share(percent: re.Match[str] | None) -> float | None:
-    return float(percent["percent"]) / 100 if percent else None
+    """Return a percentage as a share, with no more digits than were written."""
+    return float(Decimal(percent["percent"]) / 100) if percent else None

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from fairway.deploy.resources import Manifest
+from fairway.deploy.state.inventory import component_of
 from fairway.deploy.state.jobs import (
     CHIEF,
     ROLE_LABEL,
@@ -16,7 +18,7 @@ from fairway.deploy.state.jobs import (
     training_state,
     was_interrupted,
 )
-from fairway.deploy.state.pods import Cause, Problem, brief, refusal_problem
+from fairway.deploy.state.pods import Cause, Problem, brief, refusal_problem, time_of
 from fairway.deploy.state.record import Record, State, has_failed, with_problem, worst
 from fairway.deploy.state.snapshot import Snapshot
 from fairway.deploy.state.training_log import read_log
@@ -68,7 +70,7 @@ def _failed(
     blank: Record, jobs: Sequence[Manifest], pods: Sequence[Manifest], snapshot: Snapshot, environment: str
 ) -> Record:
     """Return what the pod that failed said last, or else what its job says."""
-    if was_interrupted(jobs, pods):
+    if was_interrupted(jobs, [pod for pod in snapshot.pods if component_of(pod) == blank.component]):
         return replace(
             blank,
             state=State.FAILED,
@@ -100,7 +102,7 @@ def _not_running(jobs: Sequence[Manifest], pods: Sequence[Manifest], snapshot: S
         if problem := _creation_refused(job, snapshot):
             return problem
         if not pods and job["kind"] in _OPERATORS and _is_overlooked(job, snapshot.taken):
-            return no_operator(job["kind"])
+            return no_operator(job["kind"], component_of(job))
     current = _current(pods)
     problem = worst((pod for pod in current if not has_failed(pod)), snapshot)
     if problem is None:
@@ -116,7 +118,7 @@ def _crash_loop(jobs: Iterable[Manifest], tasks: int, snapshot: Snapshot) -> Pro
         events = snapshot.around.of(job)
         restarts = [each for each in events if each.get("reason") == "TFJobRestarting"]
         count = sum(each.get("count", 1) for each in restarts)
-        if count < LOOP * tasks or not _is_recent(restarts[0], snapshot.taken):
+        if not restarts or count < LOOP * tasks or not _is_recent(restarts[0], snapshot.taken):
             continue
         said = next((each for each in events if each.get("reason") in ("OOMKilled", "ExitedWithCode")), {})
         times = f"{count} times; nothing is trained yet"
@@ -155,12 +157,7 @@ def _creation_refused(job: Manifest, snapshot: Snapshot) -> Problem | None:
     metadata = job["metadata"]
     for event in reversed(snapshot.around.events):
         about = event.get("involvedObject", {})
-        is_child = (
-            job["kind"] == "JobSet"
-            and about.get("kind") == "Job"
-            and str(about.get("name")).startswith(f"{metadata['name']}-")
-        )
-        if about.get("uid") != metadata.get("uid") and not is_child:
+        if about.get("uid") != metadata.get("uid") and not _is_about_child(event, job):
             continue
         if event.get("reason", "").startswith("SuccessfulCreate"):
             return None
@@ -171,6 +168,19 @@ def _creation_refused(job: Manifest, snapshot: Snapshot) -> Problem | None:
     return None
 
 
+def _is_about_child(event: Manifest, job: Manifest) -> bool:
+    """Return whether an event is about a Job that a JobSet has made, and no earlier one of the same name."""
+    about, metadata = event.get("involvedObject", {}), job["metadata"]
+    if job["kind"] != "JobSet" or about.get("kind") != "Job":
+        return False
+    if not re.fullmatch(
+        rf"{re.escape(metadata['name'])}-(chief|worker|ps|evaluator)-\d+", str(about.get("name"))
+    ):
+        return False
+    last, created = time_of(event), metadata.get("creationTimestamp")
+    return not (last and created) or datetime.fromisoformat(last) >= datetime.fromisoformat(created)
+
+
 def _is_overlooked(job: Manifest, now: datetime) -> bool:
     created = job["metadata"].get("creationTimestamp")
     if (job.get("status") or {}).get("conditions") or not created:
@@ -178,12 +188,12 @@ def _is_overlooked(job: Manifest, now: datetime) -> bool:
     return now - datetime.fromisoformat(created) > timedelta(seconds=OPERATOR_S)
 
 
-def no_operator(kind: str) -> Problem:
-    """Return that nobody starts the tasks of a kind of job."""
+def no_operator(kind: str, component: str) -> Problem:
+    """Return that nobody starts the tasks of a component whose jobs are of a kind."""
     return Problem(
         Cause.OPERATOR,
         f"nobody looks after a {kind} here: {_OPERATORS[kind]} is not installed, or does not run",
-        hint="Install it, or train without it: fairway param set train launcher job",
+        hint=f"Install it, or train without it: fairway param set {component} launcher job",
     )
 
 

@@ -227,7 +227,8 @@ async def _check(kube: Kube, plan: Plan, settings: ApplySettings) -> dict[Key, M
 
     async def foresee(manifest: Manifest) -> Manifest | None:
         if key(manifest) in replaced:
-            return await try_anew(kube, manifest)
+            await try_anew(kube, manifest)
+            return None
         live = plan.live.get(key(manifest))
         return await send(kube, manifest, live, dry_run=True, force=settings.force_conflicts)
 

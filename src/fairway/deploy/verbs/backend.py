@@ -53,7 +53,7 @@ class Backend:
         """
         service = await self._kube.get("Service", self._service)
         self.exists = service is not None
-        pods = await self._kube.list("Pod", service["spec"]["selector"]) if service else []
+        pods = await self._kube.list("Pod", _selector(service)) if service else []
         self._ready = ready_pods(pods)
         self._target = target_port(service, self._port) if service else 0
         for name in self._limits.keys() - {pod["metadata"]["name"] for pod in pods}:
@@ -97,6 +97,21 @@ class Backend:
                     yield stream
             finally:
                 self._limits[pod].discard(limit)
+
+
+def _selector(service: Manifest) -> dict[str, str]:
+    """Return the labels of a Service's pods.
+
+    Raises:
+        ClusterError: it has none.
+    """
+    found: dict[str, str] = service["spec"].get("selector") or {}
+    if not found:
+        raise ClusterError(
+            f"Service {service['metadata']['name']} selects no pods",
+            hint="Somebody has changed it; make it anew with: fairway apply",
+        )
+    return found
 
 
 def ready_pods(pods: list[Manifest]) -> list[Manifest]:

@@ -172,8 +172,6 @@ def _wanted(target: Target, settings: LogsSettings) -> str:
 
 
 async def _read(kube: Kube, source: Source, settings: LogsSettings) -> list[str]:
-    from fairway.deploy.kube.errors import AwayError
-
     lines = kube.logs(
         source.pod,
         container=source.container,
@@ -183,8 +181,6 @@ async def _read(kube: Kube, source: Source, settings: LogsSettings) -> list[str]
     )
     try:
         return [line async for line in lines]
-    except AwayError:
-        raise
     except ClusterError as err:  # its pod has just been deleted, or its node is away
         log.warning("%s: %s", source.title, err.message)
         return []
@@ -199,14 +195,10 @@ def _numbered(texts: Sequence[Sequence[str]]) -> list[list[tuple[tuple[str, int]
 
 
 async def _stream(kube: Kube, source: Source, tail: int | None, emit: Emit) -> None:
-    from fairway.deploy.kube.errors import AwayError
-
     try:
         async for text in kube.logs(source.pod, container=source.container, follow=True, tail=tail):
             emit(source, text)
-    except AwayError:
-        raise
-    except ClusterError as err:  # the pod has just been deleted
+    except ClusterError as err:  # its pod has just been deleted, or its node is away
         log.warning("%s: %s", source.title, err.message)
 
 

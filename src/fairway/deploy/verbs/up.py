@@ -21,7 +21,7 @@ from fairway.deploy.verbs import apply
 from fairway.deploy.verbs.ending import run_until_stopped, together
 from fairway.deploy.verbs.forwards import Opened, find_forwards, open_forwards
 from fairway.deploy.verbs.open import ENDING, explain
-from fairway.deploy.verbs.wait import Changes, Patience
+from fairway.deploy.verbs.wait import Arrivals, Changes, Patience
 from fairway.progress import Progress
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Story:
         self._trainings = [each.name for each in chosen if each.kind.name == "train"]
         self._first = [each.name for each in chosen if each.kind.name in FIRST]
         self._rest = [each.name for each in chosen if each.kind.name not in FIRST]
-        self._changes = Changes()
+        self._changes, self._arrivals = Changes(), Arrivals()
 
     async def begin(self) -> None:
         """Apply what makes sense at once: without a model yet, no server.
@@ -90,8 +90,13 @@ class Story:
         found = {name: await self._find(name) for name in self._trainings}
         left = {name for name, training in found.items() if self._is_left(name, training)}
         has_model = all(training.state is JobState.SUCCEEDED for training in found.values())
-        names = [name for name in self._first if name not in left]
+        anew = [name for name, training in found.items() if self._is_replaced(training)]
+        has_model = has_model and not anew
+        done = (name for name, training in found.items() if training.state is JobState.SUCCEEDED)
+        self._arrivals = Arrivals(Record(name, "train", State.DONE) for name in done if name not in anew)
+        names = [name for name in self._first if name not in left and name not in anew]
         await self._apply(names + (self._rest if has_model else []))
+        await self._apply(anew, replace=True)
 
     async def go_on(self) -> None:
         """Follow the training, apply what serves the model, and tell what is waited for while ports are open.
@@ -111,6 +116,11 @@ class Story:
         component = [each for each in self._target.choose() if each.name == name]
         wanted = [each for each in render(self._target, component) if is_job(each)]
         return await apply.find_training(self._kube, self._target, name, wanted)
+
+    def _is_replaced(self, training: Training) -> bool:
+        """Return whether to train anew: not what has succeeded with these params, else no command goes on."""
+        is_wrong = training.presence is Presence.OTHER or training.state is JobState.FAILED
+        return self._settings.replace and training.has_ended and is_wrong
 
     def _is_left(self, name: str, training: Training) -> bool:
         """Return whether a training that is not the one of the params is left as it is; say so.
@@ -133,21 +143,26 @@ class Story:
             log.warning("%s has succeeded with other params than now. To train with these: %s", name, again)
         return True
 
-    async def _apply(self, names: Sequence[str]) -> None:
+    async def _apply(self, names: Sequence[str], *, replace: bool = False) -> None:
         if not names:
             return
-        from fairway.deploy.kube.errors import NamespaceMissingError
+        from fairway.deploy.kube.errors import ConflictError, NamespaceMissingError
 
         settings = ApplySettings(
             component=tuple(names),
-            replace=self._settings.replace,
+            replace=replace,
             create_namespace=self._settings.create_namespace,
+            set=self._settings.set,
         )
         try:
             await apply.run(self._kube, self._target, settings, _show_change)
         except NamespaceMissingError as err:
             command = f"fairway up {self._target.environment.name} --create-namespace"
             raise NamespaceMissingError(err.message, hint=f"Have it made: {command}") from err
+        except ConflictError as err:
+            command = f"fairway apply {self._target.environment.name} --force-conflicts"
+            hint = f"Set the params to the same values, or take the fields over with: {command}"
+            raise ConflictError(err.message, err.conflicts, hint=hint) from err
 
     async def _wait(self, awaited: Collection[str], shown: Collection[str]) -> None:
         """Wait until components are ready or done, and tell of them and of others meanwhile.
@@ -173,7 +188,8 @@ class Story:
         while names:
             found = None
             with self._opened.noted():
-                found = diagnose(self._target, await take_snapshot(self._kube, self._target), names)
+                snapshot = await take_snapshot(self._kube, self._target)
+                found = self._arrivals.among(diagnose(self._target, snapshot, names))
             if found is not None:
                 yield found
             await asyncio.sleep(POLL_S)

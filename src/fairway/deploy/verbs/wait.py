@@ -22,12 +22,14 @@ GRACES_S = {
     Cause.IMAGE: 30.0,  # registries fail at times, and the kubelet tries again after 10 and 20 s
     Cause.CLAIM: 30.0,
     Cause.QUOTA: 30.0,  # of pods that are ending
-    Cause.UNSCHEDULABLE: 60.0,  # pods that are ending; an autoscaler's new node shows in the words
+    Cause.UNSCHEDULABLE: 60.0,  # pods that are ending; other words begin anew
     Cause.CRASH: 0.0,  # it had its chances
     Cause.MEMORY: 0.0,
 }
 MAX_INTERRUPTIONS = 20
 """How often a training that was cut short is started again: as often as a TFJob starts its tasks anew."""
+MAX_IN_VAIN = 3
+"""So often in a row it may be cut short without a step that it had not taken before; then it is let be."""
 LINE_S = 5.0
 """Seconds between two reports of a training's progress."""
 
@@ -58,18 +60,59 @@ class Changes:
         return (state, reason) != (record.state, record.reason)
 
 
+class Arrivals:
+    """Remembers trainings that are done: they may go away by themselves (ttlSecondsAfterFinished).
+
+    Args:
+        done: Those that are known to be.
+    """
+
+    def __init__(self, done: Iterable[Record] = ()) -> None:
+        self._done = {record.component: record for record in done}
+
+    def among(self, records: Iterable[Record]) -> list[Record]:
+        """Return the records; in the place of one that went away after its end the one of its end."""
+        found = []
+        for record in records:
+            if record.state is State.DONE:
+                self._done[record.component] = record
+            gone = record.state is State.ABSENT
+            found.append(self._done.get(record.component, record) if gone else record)
+        return found
+
+
 class Patience:
     """Tells which components are beyond hope: failed, or stuck for longer than such things take to heal."""
 
     def __init__(self) -> None:
-        self._stuck: dict[str, tuple[Cause, float]] = {}
-        self._interruptions = 0
+        self._stuck: dict[str, tuple[tuple[Cause, str], float]] = {}
+        self._interruptions: dict[str, int] = {}
+        self._in_vain: dict[str, int] = {}
+        self._steps: dict[str, int] = {}
+        self._before: dict[str, int] = {}
 
     def interrupted(self, records: Iterable[Record]) -> list[str]:
         """Return the trainings that are to be started again, as nothing is wrong with them."""
-        found = [record.component for record in records if record.cause is Cause.INTERRUPTED]
-        self._interruptions += bool(found)
-        return found if self._interruptions <= MAX_INTERRUPTIONS else []
+        found = []
+        for record in records:
+            name = record.component
+            if record.training and record.training.step:
+                self._steps[name] = max(self._steps.get(name, 0), record.training.step)
+            if record.cause is Cause.INTERRUPTED:
+                self._note_interruption(name)
+                found.append(name)
+        return [name for name in found if self._may_go_on(name)]
+
+    def _note_interruption(self, name: str) -> None:
+        step = self._steps.get(name, 0)
+        self._in_vain[name] = 0 if step > self._before.get(name, 0) else self._in_vain.get(name, 0) + 1
+        self._before[name] = step
+        self._interruptions[name] = self._interruptions.get(name, 0) + 1
+
+    def _may_go_on(self, name: str) -> bool:
+        return (
+            self._interruptions.get(name, 0) <= MAX_INTERRUPTIONS and self._in_vain.get(name, 0) < MAX_IN_VAIN
+        )
 
     def check(self, records: Iterable[Record], now: float) -> None:
         """Give up if one of them cannot go on.
@@ -82,17 +125,19 @@ class Patience:
             ClusterError: it names the component and why.
         """
         for record in records:
-            if record.cause is Cause.INTERRUPTED and self._interruptions <= MAX_INTERRUPTIONS:
+            if record.cause is Cause.INTERRUPTED and self._may_go_on(record.component):
                 continue
             if record.state is State.FAILED:
                 raise ClusterError(f"{record.component} has failed: {record.reason}", hint=record.hint)
             if record.state not in (State.STUCK, State.ABSENT):
                 self._stuck.pop(record.component, None)
                 continue
-            cause, since = self._stuck.get(record.component, (None, now))
-            if cause is not record.cause:
+            # The scheduler's words change while nodes come and pods end.
+            what = record.cause, record.reason if record.cause is Cause.UNSCHEDULABLE else ""
+            known, since = self._stuck.get(record.component, (None, now))
+            if known != what:
                 since = now
-            self._stuck[record.component] = record.cause, since
+            self._stuck[record.component] = what, since
             if now - since >= GRACES_S.get(record.cause, GRACE_S):
                 raise ClusterError(f"{record.component} cannot go on: {record.reason}", hint=record.hint)
 
@@ -123,9 +168,9 @@ async def wait_until_ready(
     chosen = [component.name for component in target.choose(names)]
     clock = asyncio.get_running_loop().time
     deadline = None if timeout_s is None else clock() + timeout_s
-    changes, patience = Changes(), Patience()
+    changes, patience, arrivals = Changes(), Patience(), Arrivals()
     async for snapshot in snapshots(kube, target):
-        records = diagnose(target, snapshot, chosen)
+        records = arrivals.among(diagnose(target, snapshot, chosen))
         for record in changes.among(records, clock()):
             report(record)
         if all(record.has_arrived for record in records):

@@ -125,6 +125,39 @@ def test_a_deployment_is_ready_with_its_newest_pods_only(target: Target) -> None
     assert look(target, "web-ui", rolling).state is State.STARTING
 
 
+CRASHED: dict[str, Any] = {
+    "containerStatuses": [
+        {
+            "name": "web-ui",
+            "restartCount": 9,
+            "state": {"waiting": {"reason": "CrashLoopBackOff"}},
+            "lastState": {"terminated": {"exitCode": 1, "message": "error: old"}},
+        }
+    ]
+}
+
+
+def test_the_pods_of_the_manifest_before_say_nothing(target: Target) -> None:
+    old = pod(target, "web-ui", "old", {"pod-template-hash": "a"}, **CRASHED)
+    mended = deployment(target, "web-ui", 0)
+    assert look(target, "web-ui", mended, old).state is State.STUCK
+    mended["metadata"]["generation"], mended["status"]["observedGeneration"] = 2, 1
+    mended["status"]["conditions"] = [{"type": "ReplicaFailure", "status": "True", "message": "no"}]
+    assert look(target, "web-ui", mended, old).state is State.STARTING
+    mended["status"] |= {"observedGeneration": 2, "updatedReplicas": 0, "conditions": []}
+    assert look(target, "web-ui", mended, old).state is State.STARTING
+    mended["status"]["updatedReplicas"] = 1
+    new = pod(target, "web-ui", "new", {"pod-template-hash": "b"}, phase="Pending")
+    new["metadata"]["creationTimestamp"] = "2026-01-01T00:00:09Z"
+    record = look(target, "web-ui", mended, old, new)
+    assert (record.state, record.reason) == (State.STARTING, "0 of 1 pods are ready")
+
+
+def test_a_claim_that_may_not_be_seen_is_not_called_absent(target: Target) -> None:
+    record = look(target, "storage", around=Surroundings([], None))
+    assert (record.state, record.reason) == (State.WAITING, "you may not see whether its claim is there")
+
+
 def test_a_deployment_whose_pods_are_refused(target: Target) -> None:
     message = 'pods "x" is forbidden: error looking up service account ns/sa: serviceaccount "sa" not found'
     refused = [{"type": "ReplicaFailure", "status": "True", "message": message}]
@@ -226,9 +259,14 @@ def test_a_training_whose_pods_are_refused(target: Target) -> None:
 
 def test_the_jobs_of_a_job_set_speak_for_it(target: Target) -> None:
     job_set = thing(target, "train", "JobSet", "t", spec={}, status={"conditions": []})
-    child = {"kind": "Job", "metadata": {"name": "t-chief-0", "uid": "child"}}
+    child: Manifest = {"kind": "Job", "metadata": {"name": "t-chief-0", "uid": "child"}}
     refused = event(child, "FailedCreate", 'pods "p" is forbidden: exceeded quota: q, requested: pods=1')
     assert look(target, "train", job_set, events=(refused,)).cause is Cause.QUOTA
+    before = refused | {"lastTimestamp": "2025-12-31T23:59:59Z"}
+    assert look(target, "train", job_set, events=(before,)).cause is not Cause.QUOTA
+    child["metadata"]["name"] = "t-other-chief-0"
+    other = event(child, "FailedCreate", refused["message"])
+    assert look(target, "train", job_set, events=(other,)).cause is not Cause.QUOTA
 
 
 @pytest.mark.parametrize(("seconds", "state"), [(5, State.STARTING), (31, State.STUCK)])

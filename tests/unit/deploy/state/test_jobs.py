@@ -117,3 +117,5 @@ def test_a_tfjob_whose_pod_was_deleted_was_interrupted(
     assert was_interrupted([failed], pods) is interrupted
     assert compare([job(kind=kind)], [failed], pods).was_interrupted is interrupted
     assert not was_interrupted([job(kind=kind)], pods)
+    failed["spec"]["runPolicy"] = {"cleanPodPolicy": "All"}
+    assert not was_interrupted([failed], pods)

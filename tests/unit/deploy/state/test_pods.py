@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -167,6 +168,27 @@ def test_an_init_container_counts_too() -> None:
 def test_scheduling(message: str, cause: Cause, reason: str, needs_help: bool) -> None:
     problem = found(unscheduled(message))
     assert (problem.cause, problem.reason, problem.needs_help) == (cause, reason, needs_help)
+
+
+@pytest.mark.parametrize(
+    ("events", "needs_help"),
+    [
+        ((event("TriggeredScaleUp", "pod triggered scale-up"),), False),
+        ((event("Nominated", "Pod should schedule on: nodeclaim/x"),), False),
+        ((event("TriggeredScaleUp", "") | {"lastTimestamp": "2025-12-31T23:00:00Z"},), True),
+        ((event("TriggeredScaleUp", ""), event("NotTriggerScaleUp", "")), True),
+        ((event("FailedScheduling", ""),), True),
+    ],
+)
+def test_a_node_that_is_on_its_way_is_waited_for(events: tuple[Manifest, ...], needs_help: bool) -> None:
+    waits = unscheduled("0/1 nodes are available: 1 Insufficient cpu.")
+    problem = found(waits, Surroundings(events, {}, datetime(2026, 1, 1, tzinfo=UTC)))
+    assert (problem.cause, problem.needs_help) == (Cause.UNSCHEDULABLE, needs_help)
+
+
+def test_a_missing_claim_is_believed_to_the_scheduler_where_claims_may_not_be_seen() -> None:
+    waits = unscheduled('0/1 nodes are available: persistentvolumeclaim "model" not found.')
+    assert found(waits, Surroundings([], None)).reason == "claim model does not exist"
 
 
 def test_a_claim_that_is_being_bound_is_no_error() -> None:

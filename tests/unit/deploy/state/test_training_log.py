@@ -41,3 +41,10 @@ def test_a_training_that_was_finished_before() -> None:
 
 def test_other_progress_is_none_of_the_training() -> None:
     assert read_log(["weights: 1.0 of 2.0 MB"]) is None
+
+
+def test_a_share_has_the_digits_that_were_written() -> None:
+    line = "training: 1 of 2 steps · loss 0.1 · accuracy 99.9 %"
+    progress = read_log([line])
+    assert progress is not None
+    assert str(progress.accuracy) == "0.999"

@@ -118,6 +118,12 @@ def test_without_a_service_nothing_is_ready(cluster: Forwarding) -> None:
     assert asyncio.run(look()) == (False, False)
 
 
+def test_a_service_without_a_selector_is_told_of(cluster: Forwarding) -> None:
+    cluster.objects["Service", "web"]["spec"] = {"type": "ExternalName"}
+    with pytest.raises(ClusterError, match="^Service web selects no pods$"):
+        asyncio.run(Backend(cluster.kube, "web", "http").refresh())
+
+
 def test_a_connection_ends_with_its_pod_and_no_other(cluster: Forwarding) -> None:
     async def hold(backend: Backend, name: str) -> None:
         async with backend.open(name, 5000):

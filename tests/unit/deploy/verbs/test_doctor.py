@@ -41,7 +41,7 @@ def examine(directory: Path, *overrides: str, probe: bool = False) -> list[str]:
 def test_what_is_well_and_what_is_not_is_told_in_order(clinic: Clinic, tmp_path: Path) -> None:
     found = examine(tmp_path, probe=True)
     assert [line.partition(":")[0] for line in found] == [
-        "warn cluster",
+        "ok cluster",
         "ok Kubernetes",
         "ok TFJob",
         "ok namespace",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fairway.deploy.kube.errors import AwayError
 from fairway.deploy.settings import LogsSettings
 from fairway.deploy.state.inventory import labels_of
 from fairway.deploy.target import Target
@@ -108,6 +110,29 @@ def test_a_container_that_crashed_has_a_log(cluster: Cluster, target: Target) ->
     cluster.texts["w-1", "web-ui"] = ["05 error: no"]
     assert read(cluster, target, component=("web-ui",)) == [("web-ui-1", "error: no")]
     assert read(cluster, target, component=("web-ui",), previous=True) == [("web-ui-1", "error: no")]
+
+
+@pytest.mark.parametrize("follow", [False, True])
+def test_a_log_that_cannot_be_read_does_not_keep_the_others(
+    follow: bool, target: Target, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Lossy(Cluster):
+        async def logs(self, pod: str, **options: Any) -> AsyncIterator[str]:
+            if pod == "t-ps-0":
+                raise AwayError("its node does not answer")
+            async for line in super().logs(pod, **options):
+                yield line
+
+    cluster = Lossy()
+    for name, role in (("t-chief-0", "chief"), ("t-ps-0", "ps")):
+        put_pod(cluster, target, "train", name, {"tensorflow": {"state": RUNNING}}, role, phase="Succeeded")
+    done = {"conditions": [{"type": "Succeeded", "status": "True"}]}
+    cluster.put(
+        {"kind": "TFJob", "metadata": {"name": "t", "labels": labels_of(target, "train")}, "status": done}
+    )
+    cluster.texts["t-chief-0", "tensorflow"] = ["01 first"]
+    assert read(cluster, target, component=("train",), follow=follow) == [("chief-0", "first")]
+    assert "ps-0: its node does not answer" in caplog.text
 
 
 def test_following_a_finished_training_ends(cluster: Cluster, target: Target) -> None:

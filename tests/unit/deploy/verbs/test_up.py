@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from fairway.deploy.kube.errors import NamespaceMissingError
+from fairway.deploy.kube.errors import Conflict, ConflictError, NamespaceMissingError
 from fairway.deploy.settings import ApplySettings, ClusterUpSettings
 from fairway.deploy.state.record import Record, State
 from fairway.deploy.state.training_log import TrainingProgress
@@ -166,6 +166,44 @@ def test_a_failed_training_of_other_params_is_an_error_until_told(tmp_path: Path
     assert "--replace" in refused.value.hint
     asyncio.run(story(cluster, tmp_path, other, replace=True).begin())
     assert "TFJob mnist-train" in cluster.changes("apply")
+
+
+def test_what_has_succeeded_with_these_params_is_not_replaced_again(tmp_path: Path) -> None:
+    cluster, other = Cluster(), "train.trainSteps=7"
+    train_before(cluster, tmp_path, **SUCCEEDED)
+    asyncio.run(story(cluster, tmp_path, other, replace=True).begin())
+    assert cluster.changes("delete") == ["TFJob mnist-train"]
+    assert "Deployment server" not in cluster.changes("apply")
+    cluster.set_status("TFJob", "mnist-train", **SUCCEEDED)
+    cluster.requests.clear()
+    asyncio.run(story(cluster, tmp_path, other, replace=True).begin())
+    assert cluster.changes("delete") == []
+    assert "Deployment server" in cluster.changes("apply")
+
+
+def test_a_training_that_is_gone_when_it_is_first_looked_at_had_succeeded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairway.deploy.verbs.wait.GRACE_S", 0.0)
+    cluster = Cluster()
+    train_before(cluster, tmp_path, **SUCCEEDED)
+    cluster.set_status("PersistentVolumeClaim", "model", phase="Bound")
+    told = story(cluster, tmp_path)
+    asyncio.run(told.begin())
+    del cluster.objects["TFJob", "mnist-train"]
+    cluster.requests.clear()
+    until(lambda: "Deployment server" in cluster.changes("apply"), told)
+
+
+def test_a_conflict_names_a_command_that_takes_the_flag(tmp_path: Path) -> None:
+    cluster = Cluster()
+    conflict = ConflictError(
+        "managed by others", (Conflict("kubectl", ".spec"),), hint="add --force-conflicts"
+    )
+    cluster.refused["NetworkPolicy", "mnist-train"] = conflict
+    with pytest.raises(ConflictError) as refused:
+        asyncio.run(story(cluster, tmp_path).begin())
+    assert refused.value.hint.endswith("fairway apply dev --force-conflicts")
 
 
 def test_a_missing_namespace_is_made_when_told(tmp_path: Path) -> None:

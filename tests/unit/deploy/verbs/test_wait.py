@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,14 @@ import pytest
 from fairway.deploy.settings import ApplySettings
 from fairway.deploy.state.pods import Cause
 from fairway.deploy.state.record import Record, State
+from fairway.deploy.state.training_log import TrainingProgress
 from fairway.deploy.verbs import apply
 from fairway.deploy.verbs.wait import (
     GRACE_S,
     GRACES_S,
     LINE_S,
     MAX_INTERRUPTIONS,
+    Arrivals,
     Changes,
     Patience,
     wait_until_ready,
@@ -105,12 +108,41 @@ def test_time_is_up(tmp_path: Path) -> None:
 
 def test_a_training_that_was_cut_short_is_started_again_but_not_for_ever() -> None:
     patience, cut = Patience(), record(State.FAILED, Cause.INTERRUPTED, "a pod was deleted")
-    for _ in range(MAX_INTERRUPTIONS):
+    for step in range(1, MAX_INTERRUPTIONS + 1):
+        patience.interrupted([replace(record(State.RUNNING), training=TrainingProgress(step, 99))])
         assert patience.interrupted([cut]) == ["train"]
         patience.check([cut], 0)
     assert patience.interrupted([cut]) == []
     with pytest.raises(ClusterError, match="^train has failed: a pod was deleted$"):
         patience.check([cut], 0)
+
+
+def test_a_training_that_is_cut_short_and_gets_nowhere_is_let_be() -> None:
+    patience, cut = Patience(), record(State.FAILED, Cause.INTERRUPTED, "a pod was deleted")
+    for step, goes_on in ((5, True), (5, True), (3, True), (6, True), (6, True), (6, True), (6, False)):
+        patience.interrupted([replace(record(State.RUNNING), training=TrainingProgress(step, 99))])
+        assert patience.interrupted([cut]) == (["train"] if goes_on else [])
+    with pytest.raises(ClusterError, match="^train has failed: a pod was deleted$"):
+        patience.check([cut], 0)
+
+
+def test_other_words_of_the_scheduler_begin_anew() -> None:
+    patience, grace = Patience(), GRACES_S[Cause.UNSCHEDULABLE]
+    for turn, words in enumerate(("no node", "a node is not ready")):
+        patience.check([record(State.STUCK, Cause.UNSCHEDULABLE, words)], turn * grace)
+    with pytest.raises(ClusterError, match="a node is not ready"):
+        patience.check([record(State.STUCK, Cause.UNSCHEDULABLE, words)], 2 * grace)
+
+
+def test_a_training_that_goes_away_after_its_end_has_arrived() -> None:
+    arrivals = Arrivals()
+    absent, done = record(State.ABSENT, Cause.NOT_APPLIED), record(State.DONE)
+    assert arrivals.among([absent]) == [absent]
+    assert arrivals.among([done]) == [done]
+    assert arrivals.among([absent]) == [done]
+    running = record(State.RUNNING)
+    assert arrivals.among([running]) == [running]
+    assert Arrivals([done]).among([absent]) == [done]
 
 
 def test_waiting_goes_on_with_a_training_that_was_cut_short(tmp_path: Path) -> None:

@@ -12,26 +12,18 @@ NEEDED_VERSION = (1, 29)
 """The first that has sidecar containers, and podReplacementPolicy of Jobs, without their being switched on:
 https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/"""
 _OTHERS = (
-    *(("watch", "Pod", ""), ("get", "Pod", "log"), ("get", "Pod", "portforward")),
-    *(("list", "Event", ""), ("create", "Job", ""), ("delete", "Job", "")),
+    *(("get", "Pod", "log"), ("get", "Pod", "portforward")),
+    *(("create", "Job", ""), ("delete", "Job", "")),
 )
 """What of `status`, `logs`, `open` and this command itself goes beyond what they share with `apply`."""
 
 
 async def check_context(patient: Patient) -> list[Check]:
-    """Say which cluster it is, and whether another one would be noticed."""
-    connection, environment = patient.kube.connection, patient.target.environment
+    """Say which cluster it is; that it is the one that was written down was looked at before."""
+    connection, name = patient.kube.connection, patient.target.environment.name
     context = connection.context
-    sentence = f"context {context} leads to {connection.server}"
-    if environment.server:
-        return [ok("cluster", f"{sentence}, which environment {environment.name} was made for")]
-    return [
-        warn(
-            "cluster",
-            f"{sentence}; another cluster under that name would not be noticed",
-            f"Write down which one is meant: fairway env set {environment.name} --context {context}",
-        )
-    ]
+    sentence = f"context {context} leads to {connection.server}, which environment {name} was made for"
+    return [ok("cluster", sentence)]
 
 
 async def check_version(patient: Patient) -> list[Check]:
@@ -79,7 +71,8 @@ async def check_rights(patient: Patient) -> list[Check]:
     apply = [(verb, kind, "") for kind in kinds for verb in ("get", "create", "patch")]
     apply += [("list", kind, "") for kind in dict.fromkeys(("Pod", *OWNED))]
     others = [("delete", kind, "") for kind in kinds if kind != CLAIM] + list(_OTHERS)
-    lacking = await _lacking(patient, apply), await _lacking(patient, others)
+    reasons = [("list", "Event", "")]
+    lacking = [await _lacking(patient, each) for each in (apply, others, reasons)]
     hint = (
         f"Ask for them in namespace {patient.target.environment.namespace}; these you have: "
         f"{patient.kubectl} auth can-i --list"
@@ -91,7 +84,9 @@ async def check_rights(patient: Patient) -> list[Check]:
         checks.append(
             warn("rights", f"delete, logs, open and doctor need rights that you lack: {lacking[1]}", hint)
         )
-    return checks or [ok("rights", f"you have all {len({*apply, *others})} that the commands need")]
+    if lacking[2]:
+        checks.append(warn("rights", f"status cannot tell all reasons without: {lacking[2]}", hint))
+    return checks or [ok("rights", f"you have all {len({*apply, *others, *reasons})} that the commands need")]
 
 
 async def _lacking(patient: Patient, rights: list[tuple[str, str, str]]) -> str:

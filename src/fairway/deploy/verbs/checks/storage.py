@@ -28,15 +28,16 @@ async def check_claims(patient: Patient) -> list[Check]:
         if name not in claims and name in made:
             checks.append(await _check_class(patient, made[name]))
         else:
-            checks.append(_check_claim(name, around, components))
+            checks.append(_check_claim(name, claims.get(name), around, components))
     return checks
 
 
-def _check_claim(name: str, around: Surroundings, components: list[str]) -> Check:
+def _check_claim(name: str, claim: Manifest | None, around: Surroundings, components: list[str]) -> Check:
     title = f"claim {name}"
-    if problem := claim_problem(name, around):
+    problem = claim_problem(name, around)
+    if problem or claim is None:
+        assert problem is not None, "one that is not there is a problem"
         return fail(title, f"{problem.reason}, and {', '.join(components)} mount it", problem.hint)
-    claim = around.claims[name]
     if claim["status"].get("phase") != "Bound":
         return ok(title, "it gets its volume with the first pod that mounts it")
     modes, size = claim["spec"].get("accessModes") or (), claim["status"].get("capacity", {}).get("storage")
