@@ -93,26 +93,28 @@ def test_workers_in_step_train_as_a_tfjob(namespace: str, tmp_path: Path) -> Non
     check_has_trained(app, 60)
 
 
+@pytest.mark.timeout(600)
 def test_an_asynchronous_training_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
     # Nobody looks after it but the controller of Jobs.
-    params = SMALL | {"trainSteps": 800, "launcher": "job", "numWorkers": 2, "numPs": 1}
+    params = SMALL | {"trainSteps": 1200, "launcher": "job", "numWorkers": 2, "numPs": 1}
     app = ClusterApp.make(tmp_path, namespace, {"train": params})
     with following(app) as text:
         app.fairway("apply", "dev", "-c", "storage", "-c", "train")
         lose_each(app, "worker", "ps", "chief")
-        check_has_trained(app, 800)
-    assert "training cnn for 800 steps" in text[0]
+        check_has_trained(app, 1200)
+    assert "training cnn for 1200 steps" in text[0]
     assert "resuming at step" in text[0]
     assert "exported version" in text[0]
 
 
+@pytest.mark.timeout(600)
 def test_a_training_in_step_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
     # Nobody looks after it but the controllers of JobSets and Jobs.
-    params = SMALL | {"trainSteps": 300, "launcher": "jobset", "numWorkers": 2}
+    params = SMALL | {"trainSteps": 200, "launcher": "jobset", "numWorkers": 2}
     app = ClusterApp.make(tmp_path, namespace, {"train": params})
     app.fairway("apply", "dev", "-c", "storage", "-c", "train")
     lose_each(app, "worker", "chief")
-    check_has_trained(app, 300)
+    check_has_trained(app, 200)
 
     app.fairway("delete", "dev", "--yes")
     until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], 30, "end of all but the claim")
@@ -159,26 +161,24 @@ def beyond(step: int, reached: int) -> int:
 @contextmanager
 def waiting(app: ClusterApp) -> Iterator[None]:
     """Train while somebody waits for the end, who starts a TFJob again that lost a pod."""
-    process = app.start("apply", "dev", "-c", "storage", "-c", "train", "--wait")
-    try:
-        yield
-        printed, said = process.communicate(timeout=240)
-        assert process.returncode == 0, printed + said
-    finally:
-        process.kill()
-        process.wait()
+    with app.start("apply", "dev", "-c", "storage", "-c", "train", "--wait") as process:
+        try:
+            yield
+            printed, said = process.communicate(timeout=240)
+            assert process.returncode == 0, printed + said
+        finally:
+            process.kill()
 
 
 @contextmanager
 def following(app: ClusterApp) -> Iterator[list[str]]:
     """Follow the logs of a training from before its beginning to its end; then the list has what they say."""
-    process = app.start("logs", "dev", "-c", "train", "-f")
     text: list[str] = []
-    try:
-        yield text
-        printed, errors = process.communicate(timeout=60)
-        assert process.returncode == 0, errors
-        text.append(printed)
-    finally:
-        process.kill()
-        process.wait()
+    with app.start("logs", "dev", "-c", "train", "-f") as process:
+        try:
+            yield text
+            printed, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+            text.append(printed)
+        finally:
+            process.kill()
