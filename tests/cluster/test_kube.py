@@ -94,7 +94,7 @@ def test_lists_come_whole_page_by_page(namespace: str) -> None:
     async def main() -> None:
         async with connected(namespace) as kube:
             await asyncio.gather(*(kube.apply(config_map(f"c{n}")) for n in range(7)))
-            whole, _ = await kube._list("ConfigMap", LABELS, page=3)
+            whole = await kube._list("ConfigMap", LABELS, page=3)
             assert [each["metadata"]["name"] for each in whole] == [f"c{n}" for n in range(7)]
 
     run(main())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fairway.cli.arguments import EnvironmentName
 from fairway.deploy.settings import ApplySettings
+from fairway.errors import UsageError
 
 if TYPE_CHECKING:
     from fairway.deploy.state.record import Record
@@ -30,6 +31,13 @@ def apply(
     with the same params is left as it is. One with other params is in the way until it has ended, and is
     then replaced only with --replace. What was exported stays in every case.
 
+    An object of the same name that belongs to another environment, or that fairway did not make, is left
+    alone, and is an error. The latter --force-conflicts takes over, but for claims and jobs; fairway delete
+    then deletes them.
+
+    --prune is for components that the app no longer has or whose param enabled is false, and for what the
+    others no longer make. What was applied by name and takes no part in this environment stays.
+
     With --wait the exit code is 1 as soon as a component cannot go on without help, and says why.
 
     For example:
@@ -45,6 +53,8 @@ def apply(
 
     from fairway.deploy.environment import load_target
 
+    if settings.timeout is not None and not settings.wait:
+        raise UsageError("--timeout is how long --wait waits", hint="Add --wait, or leave --timeout out.")
     asyncio.run(_apply(load_target(env, settings.set), settings))
 
 

@@ -46,8 +46,8 @@ def up(
 
 
 def _refuse_cluster_flags(settings: ClusterUpSettings) -> None:
-    for field in ("set", "replace", "create_namespace"):
-        if getattr(settings, field):
+    for field in ("set", "replace", "create_namespace", "grpc_port"):
+        if getattr(settings, field) != getattr(ClusterUpSettings(), field):
             flag = f"--{field.replace('_', '-')}"
             raise UsageError(
                 f"{flag} is for a cluster, and no environment is named",

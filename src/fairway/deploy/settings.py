@@ -50,15 +50,13 @@ class ApplySettings(TargetSettings):
     """Change nothing. client: say what would be sent. server: have the cluster check it too."""
 
     force_conflicts: Annotated[bool, Parameter(negative="")] = False
-    """Take over fields that others have set to other values, and objects of the same name that fairway did
-    not make: delete then deletes them. Never claims, nor jobs, nor what belongs to another environment."""
+    """Take over fields that others have set to other values, and objects that fairway did not make."""
 
     replace: Annotated[bool, Parameter(negative="")] = False
     """Delete a training that has ended, and start this one in its place."""
 
     prune: Annotated[bool, Parameter(negative="")] = False
-    """Delete what is in the cluster of components that the app no longer has or that are switched off (param
-    enabled), and what the others no longer make. Never claims, nor a training that runs."""
+    """Delete what the app has in the cluster and no longer makes; never claims, nor a running training."""
 
     create_namespace: Annotated[bool, Parameter(negative="")] = False
     """Make the namespace if it does not exist."""

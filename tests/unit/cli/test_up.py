@@ -20,7 +20,9 @@ def call(*words: str) -> Any:
 
 
 @pytest.mark.parametrize(
-    "words", [("--replace",), ("--create-namespace",), ("--set", "train.trainSteps=1")], ids="".join
+    "words",
+    [("--replace",), ("--create-namespace",), ("--set", "train.trainSteps=1"), ("--grpc-port", "1")],
+    ids="".join,
 )
 def test_flags_for_a_cluster_need_an_environment(words: tuple[str, ...]) -> None:
     with pytest.raises(UsageError, match=f"^{words[0]} is for a cluster") as refused:

@@ -1,7 +1,7 @@
 """What fairway asks of an API server; objects go and come as plain dictionaries.
 
-lightkube gives TLS and credentials of a context. Its requests are typed and know neither fieldValidation nor
-a watch that survives; those here are few, and plain HTTP.
+lightkube gives TLS and credentials of a context. Its requests are typed and do not know
+fieldValidation; those here are few, and plain HTTP.
 """
 
 from __future__ import annotations
@@ -41,10 +41,8 @@ WRITE_S = 35.0
 PAGE = 500
 ATTEMPTS = 5
 """How often a request is made that the API server puts off with 429 and Retry-After."""
-WATCH_S = 60
-"""After this time the API server ends a watch, which then goes on where it was: so a dead one is noticed."""
 RECONNECT_S = 60.0
-"""How long a watch or a log that broke off tries to go on."""
+"""How long a log that broke off tries to go on."""
 RETRY_S = 1.0
 _BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 _REVIEW = "SelfSubjectAccessReview"
@@ -53,7 +51,6 @@ _WARNING = re.compile(r'^\d{3} \S+ "(?P<text>.*)"')
 
 logger = logging.getLogger(__name__)
 
-Event = tuple[str, Manifest]
 Manifests = list[Manifest]  # inside of `Kube`, `list` is its own method
 Kinds = list[str]
 
@@ -97,8 +94,7 @@ class Kube:
         Raises:
             NotServedError: the cluster does not know the kind.
         """
-        objects, _ = await self._list(kind, labels)
-        return objects
+        return await self._list(kind, labels)
 
     async def apply(
         self,
@@ -154,35 +150,6 @@ class Kube:
         except OtherObjectError:
             return False
         return found is not None
-
-    async def watch(self, kind: str, labels: Mapping[str, str] | None = None) -> AsyncGenerator[Event]:
-        """Yield what is there as ADDED, then what happens: ADDED, MODIFIED, DELETED, each with the object.
-
-        Goes on by itself where the connection or the API server breaks off; what changed in between comes
-        then, and may be told as one change. To end it, close it (`contextlib.aclosing`).
-
-        Raises:
-            ClusterError: the cluster refuses, or is away at first, or later for longer than a minute.
-        """
-        known: dict[str, Manifest] = {}
-        patience = _Patience()
-        objects, version = await self._list(kind, labels)
-        while True:
-            for event in _changes(known, objects):
-                yield event
-            try:
-                async for change, item in self._events(kind, labels, version, patience):
-                    version = item["metadata"]["resourceVersion"]
-                    if change != "BOOKMARK":
-                        _note(known, change, item)
-                        yield change, item
-            except ExpiredError:
-                objects, version = await self._list_patiently(kind, labels, patience)
-                continue
-            except AwayError as err:
-                await patience.wait(err)
-            objects = [*known.values()]
-            await asyncio.sleep(RETRY_S / 10)  # a server that ends each watch at once is not to be flooded
 
     async def logs(
         self,
@@ -277,10 +244,7 @@ class Kube:
         target = self._target("Pod", pod)
         return open_stream(self._http, self._path("Pod", pod, action="portforward"), port, target)
 
-    async def _list(
-        self, kind: str, labels: Mapping[str, str] | None, *, page: int = PAGE
-    ) -> tuple[Manifests, str]:
-        """Return the objects, and the version from which a watch tells what happens to them."""
+    async def _list(self, kind: str, labels: Mapping[str, str] | None, *, page: int = PAGE) -> Manifests:
         resource, objects = RESOURCES[kind], []
         params = {**_selector(labels), "limit": str(page)}
         while True:
@@ -293,32 +257,8 @@ class Kube:
             kind_of = {"apiVersion": resource.api_version, "kind": kind}
             objects += [{**kind_of, **item} for item in found.get("items") or ()]
             if not (rest := found["metadata"].get("continue")):
-                return objects, str(found["metadata"]["resourceVersion"])
+                return objects
             params["continue"] = rest
-
-    async def _list_patiently(
-        self, kind: str, labels: Mapping[str, str] | None, patience: _Patience
-    ) -> tuple[Manifests, str]:
-        while True:
-            try:
-                return await self._list(kind, labels)
-            except AwayError as err:
-                await patience.wait(err)
-
-    async def _events(
-        self, kind: str, labels: Mapping[str, str] | None, version: str, patience: _Patience
-    ) -> AsyncIterator[Event]:
-        params = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
-        params |= {**_selector(labels), "timeoutSeconds": str(WATCH_S)}
-        target = self._target(kind)
-        async with self._stream(self._path(kind), target, params, WATCH_S + READ_S) as response:
-            patience.renew()
-            async for line in _lines(response):
-                event = json.loads(line)
-                if event["type"] == "ERROR":
-                    status = event["object"]
-                    raise refused(int(status.get("code") or 500), json.dumps(status).encode(), target)
-                yield event["type"], event["object"]
 
     async def _json(
         self,
@@ -492,27 +432,3 @@ def _root(group_version: str) -> str:
 
 def _selector(labels: Mapping[str, str] | None) -> dict[str, str]:
     return {"labelSelector": ",".join(f"{key}={value}" for key, value in labels.items())} if labels else {}
-
-
-def _uid(item: Manifest) -> str:
-    return str(item["metadata"]["uid"])
-
-
-def _note(known: dict[str, Manifest], change: str, item: Manifest) -> None:
-    if change == "DELETED":
-        known.pop(_uid(item), None)
-    else:
-        known[_uid(item)] = item
-
-
-def _changes(known: dict[str, Manifest], objects: list[Manifest]) -> Iterator[Event]:
-    """Yield what became of the known objects, and make those listed the known ones."""
-    listed = {_uid(item): item for item in objects}
-    for uid in [uid for uid in known if uid not in listed]:
-        yield "DELETED", known.pop(uid)
-    for uid, item in listed.items():
-        before, known[uid] = known.get(uid), item
-        if before is None:
-            yield "ADDED", item
-        elif before["metadata"]["resourceVersion"] != item["metadata"]["resourceVersion"]:
-            yield "MODIFIED", item

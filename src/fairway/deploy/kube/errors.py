@@ -129,7 +129,7 @@ def refused(code: int, body: bytes, target: Target) -> ClusterError:
     """Return the error for a refusal.
 
     Args:
-        code: HTTP status, or that of a watch's error event.
+        code: HTTP status.
         body: What came with it.
         target: What the request was about.
     """

@@ -54,15 +54,22 @@ def _transport(connection: Connection, tls: ssl.SSLContext) -> httpx2.AsyncHTTPT
         return httpx2.AsyncHTTPTransport(
             verify=tls,
             proxy=connection.proxy,
-            # Each forwarded connection, watch and log holds one.
+            # Each forwarded connection and each log holds one.
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20),
             socket_options=_KEEPALIVE,
         )
     except (ImportError, ValueError, httpx2.InvalidURL) as err:
+        proxy = _without_password(connection.proxy)
         raise ClusterError(
-            f"the proxy of context {connection.context} cannot be used: {connection.proxy}",
+            f"the proxy of context {connection.context} cannot be used: {proxy}",
             hint="Proxies for HTTP are supported; see proxy-url in the kubeconfig, HTTPS_PROXY and NO_PROXY.",
         ) from err
+
+
+def _without_password(url: str | None) -> str:
+    """Return a URL without the user and the password in it."""
+    before, at, after = (url or "").rpartition("@")
+    return f"{before.partition('://')[0]}://{after}" if at and "://" in before else after
 
 
 def _name_server(connection: Connection) -> Any:

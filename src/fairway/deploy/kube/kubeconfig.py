@@ -81,15 +81,6 @@ class _Merged:
     files: list[Path] = field(default_factory=list)
 
 
-def list_contexts() -> list[str]:
-    """Return the names of all contexts, sorted; none without a kubeconfig.
-
-    Raises:
-        ClusterError: a kubeconfig file cannot be read.
-    """
-    return sorted(_merged().sections["contexts"])
-
-
 def load_connection(context: str | None) -> Connection:
     """Return a context.
 

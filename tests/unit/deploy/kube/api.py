@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -96,8 +95,3 @@ async def kube(
         monkeypatch.setenv("KUBECONFIG", str(kubeconfig(tmp_path / "config", url)))
         async with Kube(load_connection(None), "mine") as client:
             yield client
-
-
-def lines(*events: object) -> list[bytes]:
-    """Return the body of a watch."""
-    return [json.dumps(event).encode() + b"\n" for event in events]
