@@ -31,12 +31,12 @@ def apply(
     with the same params is left as it is. One with other params is in the way until it has ended, and is
     then replaced only with --replace. What was exported stays in every case.
 
-    An object of the same name that belongs to another environment, or that fairway did not make, is left
-    alone, and is an error. The latter --force-conflicts takes over, but for claims and jobs; fairway delete
-    then deletes them.
+    An object of the same name that belongs to another environment, or that fairway did not make,
+    is left alone, and is an error. The latter --force-conflicts takes over, but for claims and
+    jobs; fairway delete then deletes them.
 
-    --prune is for components that the app no longer has or whose param enabled is false, and for what the
-    others no longer make. What was applied by name and takes no part in this environment stays.
+    --prune is for components that the app no longer has or whose param enabled is false, and for
+    what the others no longer make. What was applied by its name and takes no part here stays.
 
     With --wait the exit code is 1 as soon as a component cannot go on without help, and says why.
 

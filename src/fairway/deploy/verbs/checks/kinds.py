@@ -6,8 +6,9 @@ import asyncio
 
 from fairway.deploy.resources import RESOURCES, Manifest
 from fairway.deploy.state.diagnosis import diagnose
-from fairway.deploy.state.inventory import key
+from fairway.deploy.state.inventory import component_of, key
 from fairway.deploy.state.jobs import condition, is_job
+from fairway.deploy.state.ownership import find_refusal
 from fairway.deploy.state.pods import Cause
 from fairway.deploy.state.snapshot import take_snapshot
 from fairway.deploy.verbs.checks.check import Check, Patient, fail, ok, warn
@@ -20,18 +21,18 @@ ADDED = ("TFJob", "JobSet", "HTTPRoute")
 
 async def check_kinds(patient: Patient) -> list[Check]:
     """Check that the cluster knows the kinds of object that are not Kubernetes' own, in the version used."""
-    used = dict.fromkeys(manifest["kind"] for manifest in patient.manifests)
-    return [await _check_kind(patient, kind) for kind in used if kind in ADDED]
+    used = {manifest["kind"]: component_of(manifest) for manifest in reversed(patient.manifests)}
+    return [await _check_kind(patient, kind, used[kind]) for kind in ADDED if kind in used]
 
 
-async def _check_kind(patient: Patient, kind: str) -> Check:
+async def _check_kind(patient: Patient, kind: str, component: str) -> Check:
     version = RESOURCES[kind].api_version
     if kind in (await patient.kube.resources(version) or ()):
         return ok(kind, f"the cluster knows it, as {version}")
     try:
         await patient.kube.list(kind)
     except ClusterError as err:
-        return fail(kind, err.message, err.hint)
+        return fail(kind, err.message, err.hint.replace("COMPONENT", component))
     return ok(kind, f"the cluster knows it, as {version}")
 
 
@@ -95,13 +96,17 @@ async def _check_gateway(patient: Patient, namespace: str, name: str) -> Check:
 async def check_manifests(patient: Patient) -> list[Check]:
     """Have the API server check each manifest: by schema, webhooks, quota, policies and field managers.
 
-    A training that is there is left out: apply leaves it, or makes it anew.
+    A training that is there is left out: apply leaves it, or makes it anew. So is what belongs to others.
     """
-    present = await asyncio.gather(*(_is_there(patient, each) for each in patient.manifests))
-    checked = [each for each, there in zip(patient.manifests, present, strict=True) if not there]
+    live = await asyncio.gather(*(_look(patient, each) for each in patient.manifests))
+    checks, checked = [], []
+    for manifest, there in zip(patient.manifests, live, strict=True):
+        if there and (refusal := find_refusal(manifest, there, patient.target)):
+            checks.append(fail(" ".join(key(manifest)), refusal.reason, refusal.hint))
+        elif not (there and is_job(manifest)):
+            checked.append(manifest)
     requests = (patient.kube.apply(each, dry_run=True) for each in checked)
     answers = await asyncio.gather(*requests, return_exceptions=True)
-    checks = []
     for manifest, answer in zip(checked, answers, strict=True):
         if isinstance(answer, ClusterError):
             checks.append(_refused(manifest, answer))
@@ -110,8 +115,14 @@ async def check_manifests(patient: Patient) -> list[Check]:
     return checks or [ok("manifests", f"the cluster takes all {len(checked)}")]
 
 
-async def _is_there(patient: Patient, manifest: Manifest) -> bool:
-    return is_job(manifest) and await patient.kube.get(*key(manifest)) is not None
+async def _look(patient: Patient, manifest: Manifest) -> Manifest | None:
+    """Return what is there of a manifest; of a kind that the cluster does not know nothing is."""
+    from fairway.deploy.kube.errors import NotServedError
+
+    try:
+        return await patient.kube.get(*key(manifest))
+    except NotServedError:
+        return None
 
 
 def _refused(manifest: Manifest, err: ClusterError) -> Check:

@@ -101,3 +101,10 @@ def test_a_training_that_is_there_is_not_checked_again(tmp_path: Path) -> None:
     clinic.put(next(each for each in patient.manifests if each["kind"] == "TFJob"))
     clinic.refused["TFJob", "mnist-train"] = ClusterError("immutable")
     only(asyncio.run(check_manifests(patient)), Outcome.OK)
+
+
+def test_what_belongs_to_others_is_told(tmp_path: Path) -> None:
+    clinic = Clinic()
+    clinic.put({"kind": "Service", "metadata": {"name": "mnist-service"}})
+    found = only(asyncio.run(check_manifests(make_patient(clinic, tmp_path))), Outcome.FAIL)
+    assert found.sentence == "Service mnist-service is there, and was not made by fairway"
