@@ -91,7 +91,6 @@ class Story:
         left = {name for name, training in found.items() if self._is_left(name, training)}
         has_model = all(training.state is JobState.SUCCEEDED for training in found.values())
         anew = [name for name, training in found.items() if self._is_replaced(training)]
-        has_model = has_model and not anew
         done = (name for name, training in found.items() if training.state is JobState.SUCCEEDED)
         self._arrivals = Arrivals(Record(name, "train", State.DONE) for name in done if name not in anew)
         names = [name for name in self._first if name not in left and name not in anew]
