@@ -46,8 +46,8 @@ def test_tasks_without_a_shared_disk_train_into_s3_and_survive_the_loss_of_each(
 
     check_one_export(app, 1600, export_dir="s3://models/export", variables=variables)
     check_is_served(app)
-    app.set("mnist-deploy-aws", "server", "fairway")
-    app.fairway("apply", "dev", "-c", "mnist-deploy-aws")
+    for param in ("server", "serverImage"):
+        app.fairway("param", "delete", "--env=dev", "mnist-deploy-aws", param)
     check_is_served(app)
 
 
