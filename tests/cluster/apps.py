@@ -20,7 +20,7 @@ S3_IMAGE = "fairway-test-s3:1"
 TF_SERVING_IMAGE = "fairway-test-tfserving:1"
 """A stand-in for TensorFlow Serving's image: see tfserving/Dockerfile."""
 SMALL = {"dataset": "embedded", "trainSteps": 60, "checkpointSteps": 20, "cpu": "50m"}
-"""Params of a training that takes a second, once its tasks have begun, and of which many fit on a small node."""
+"""Params of a training that takes a second, once its tasks have begun; many fit on a small node."""
 
 _S3 = """
 import boto3, time
