@@ -21,7 +21,9 @@ Target = Literal["train", "serve"]
 Targets = Annotated[
     Target, Parameter(help="train: with TensorFlow. serve: all else, without. Default: both.")
 ]
-Registry = Annotated[str, Parameter(help="Registry, and the path in it that is yours: registry.example.org/me.")]
+Registry = Annotated[
+    str, Parameter(help="Registry, and the path in it that is yours: registry.example.org/me.")
+]
 Tag = Annotated[str | None, Parameter(help="Tag of the images. Default: the version of fairway.")]
 
 
