@@ -26,6 +26,8 @@ from fairway.deploy.state.training_log import read_log
 LOOP = 3
 LOOP_S = 120
 """A training is in a loop if each of its tasks has ended so often, the last one just now, without a step."""
+KILLED = "137"
+"""Exit code of what the kernel has ended: 128 and SIGKILL."""
 OPERATOR_S = 30
 """Seconds after which an operator that is there has long looked at a job."""
 _OPERATORS = {"TFJob": "Kubeflow's training operator", "JobSet": "the JobSet controller"}
@@ -120,12 +122,11 @@ def _crash_loop(jobs: Iterable[Manifest], tasks: int, snapshot: Snapshot) -> Pro
         count = sum(each.get("count", 1) for each in restarts)
         if not restarts or count < LOOP * tasks or not _is_recent(restarts[0], snapshot.taken):
             continue
-        said = next((each for each in events if each.get("reason") in ("OOMKilled", "ExitedWithCode")), {})
-        times = f"{count} times; nothing is trained yet"
-        if said.get("reason") == "OOMKilled":
+        said = next((each["message"] for each in events if each.get("reason") == "ExitedWithCode"), "")
+        code, times = said.rpartition(" ")[2], f"{count} times; nothing is trained yet"
+        if code == KILLED and any(each.get("reason") == "OOMKilled" for each in events):
             reason = f"tasks were ended for their memory and started again {times}"
             return Problem(Cause.MEMORY, reason, hint="Raise its param memoryLimit.")
-        code = said.get("message", "").rpartition(" ")[2]
         return Problem(Cause.CRASH, f"tasks were started again {times}; the last exit code is {code}")
     return None
 

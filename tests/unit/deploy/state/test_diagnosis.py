@@ -305,7 +305,7 @@ def test_a_pod_that_was_replaced_says_nothing(target: Target) -> None:
     ("count", "age_s", "said", "cause"),
     [
         (3, 10, ("ExitedWithCode", "Pod: n.t-chief-0 exited with code 139"), Cause.CRASH),
-        (3, 10, ("OOMKilled", "Error pod t-chief-0 container tensorflow exitCode: 137"), Cause.MEMORY),
+        (3, 10, ("ExitedWithCode", "Pod: n.t-chief-0 exited with code 137"), Cause.MEMORY),
         (2, 10, ("ExitedWithCode", "Pod: n.t-chief-0 exited with code 139"), Cause.NONE),
         (3, 600, ("ExitedWithCode", "Pod: n.t-chief-0 exited with code 139"), Cause.NONE),
     ],
@@ -316,7 +316,8 @@ def test_a_tfjob_whose_tasks_end_again_and_again(
     job = tfjob(target)
     last = (NOW - timedelta(seconds=age_s)).isoformat()
     restarting = event(job, "TFJobRestarting", "job t is restarting because Chief replica(s) failed.")
-    events = (event(job, *said), restarting | {"count": count, "lastTimestamp": last})
+    killed = event(job, "OOMKilled", "Error pod t-chief-0 container tensorflow exitCode: 137")
+    events = (killed, event(job, *said), restarting | {"count": count, "lastTimestamp": last})
     record = look(target, "train", job, chief(target), events=events)
     assert record.cause is cause
     assert record.state is (State.STUCK if cause else State.RUNNING)
