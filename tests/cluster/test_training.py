@@ -15,6 +15,9 @@ import pytest
 
 from tests.cluster.apps import SMALL, TF_SERVING_IMAGE, ClusterApp, until
 
+# One after the other: several at once, each of many processes, would take longer on a small machine.
+pytestmark = pytest.mark.xdist_group("trainings")
+
 KEYS = "AWS_ACCESS_KEY_ID=keys.id,AWS_SECRET_ACCESS_KEY=keys.secret"
 PREDICT = """
 import json, sys, urllib.request
