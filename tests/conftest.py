@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -28,7 +29,12 @@ STORE_SETTINGS = ("AWS_", "S3_", "GOOGLE_", "GCLOUD_", "STORAGE_EMULATOR_HOST")
 
 
 def pytest_configure() -> None:
-    """Keep the developer's credentials and endpoints away from the tests, and the tests from them."""
+    """Keep the developer's credentials and endpoints away from the tests, and the tests from them.
+
+    What a shell runs in the background ignores Ctrl-C, and so would all that the tests start.
+    """
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in [name for name in os.environ if name.startswith(STORE_SETTINGS)]:
         del os.environ[name]
 
