@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Sequence
@@ -36,6 +35,8 @@ def delete(
 
     See also: fairway apply, fairway status, fairway env
     """
+    import asyncio
+
     from fairway.cli.confirm import confirm
     from fairway.deploy.environment import load_target
     from fairway.deploy.verbs.delete import describe, without_claims

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -36,6 +35,8 @@ def logs(
 
     See also: fairway status, fairway apply
     """
+    import asyncio
+
     from fairway.deploy.environment import load_target
 
     if settings.follow and settings.previous:

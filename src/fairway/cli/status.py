@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 import sys
@@ -39,6 +38,8 @@ def status(
 
     See also: fairway logs, fairway apply, fairway doctor
     """
+    import asyncio
+
     from fairway.deploy.environment import load_target
 
     target = load_target(env, settings.set)
@@ -87,11 +88,13 @@ async def _redraw(found: AsyncIterator[list[Record]], _settings: StatusSettings)
 
 
 async def _print_changes(found: AsyncIterator[list[Record]], settings: StatusSettings) -> None:
+    import time
+
     from fairway.deploy.verbs.wait import Changes
 
-    changes, clock = Changes(), asyncio.get_running_loop().time
+    changes = Changes()
     async for records in found:
-        for record in changes.among(records, clock()):
+        for record in changes.among(records, time.monotonic()):
             print(json.dumps(record.to_json()) if settings.output == "json" else record, flush=True)
 
 
