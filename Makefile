@@ -16,7 +16,7 @@ setup: .venv/.ready  ## Make .venv with fairway in it, ready to run.
 up: setup  ## The whole story: train, serve, TensorBoard and web UI.
 	$(BIN)/fairway up
 
-test: .venv/.ready-dev browser  ## All tests but the slow ones, in about seventeen minutes.
+test: .venv/.ready-dev browser  ## All tests but the slow ones, in about fifteen minutes.
 	$(BIN)/pytest -m "not slow" -n 2 --dist worksteal
 
 test-slow: .venv/.ready-dev  ## The tests that take long: dead endpoints, many kills, long lists.
