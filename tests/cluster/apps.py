@@ -23,10 +23,11 @@ SMALL = {"dataset": "embedded", "trainSteps": 60, "checkpointSteps": 20, "cpu": 
 """Params of a training that takes a second, once its tasks have begun; many fit on a small node."""
 
 _S3 = """
-import boto3, time
+import boto3, botocore.config, time
+config = botocore.config.Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 0})
 for _ in range(150):
     try:
-        boto3.client("s3", endpoint_url="http://s3:9000").create_bucket(Bucket="models")
+        boto3.client("s3", endpoint_url="http://s3:9000", config=config).create_bucket(Bucket="models")
         break
     except Exception as err:
         time.sleep(0.2)
@@ -207,7 +208,7 @@ class ClusterApp:
             pod: dict[str, Any] = json.loads(self.kubectl("get", "pod", name, "-o", "json"))
             return pod if pod["status"].get("phase") in ("Succeeded", "Failed") else None
 
-        state = until(ended, 60, f"end of {words or command}")["status"]["containerStatuses"][0]["state"]
+        state = until(ended, 150, f"end of {words or command}")["status"]["containerStatuses"][0]["state"]
         printed = self.logs(name)
         self.kubectl("delete", "pod", name, "--wait=false")
         assert state["terminated"]["exitCode"] == code, printed

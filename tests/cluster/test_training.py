@@ -15,9 +15,6 @@ import pytest
 
 from tests.cluster.apps import SMALL, TF_SERVING_IMAGE, ClusterApp, until
 
-# One after the other: several at once, each of many processes, would take longer on a small machine.
-pytestmark = pytest.mark.xdist_group("trainings")
-
 KEYS = "AWS_ACCESS_KEY_ID=keys.id,AWS_SECRET_ACCESS_KEY=keys.secret"
 PREDICT = """
 import json, sys, urllib.request
@@ -146,8 +143,8 @@ def lose_each(app: ClusterApp, *roles: str) -> None:
     for role in roles:
         index, lost = max(app.tasks(role).items())
         app.kubectl("delete", "pod", lost["metadata"]["name"], "--wait=false")
-        until(lambda: runs_anew(app.tasks(role).get(index), lost), 120, f"new pod of {role} {index}")  # noqa: B023
-        reached = until(lambda: beyond(app.step(), reached), 120, f"step beyond {reached} without {role}")  # noqa: B023
+        until(lambda: runs_anew(app.tasks(role).get(index), lost), 240, f"new pod of {role} {index}")  # noqa: B023
+        reached = until(lambda: beyond(app.step(), reached), 240, f"step beyond {reached} without {role}")  # noqa: B023
 
 
 def runs_anew(pod: dict[str, Any] | None, lost: dict[str, Any]) -> bool:
