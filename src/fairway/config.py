@@ -104,6 +104,7 @@ def _whole_number(_type: object, tokens: Sequence[Token]) -> int:
 Count = Annotated[int, Parameter(converter=_whole_number)]
 DatasetName = Literal["auto", "mnist", "embedded", "custom"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Output = Annotated[Literal["table", "json"], Parameter(alias="-o")]
 Port = Annotated[Count, Range(minimum=0, maximum=65535)]
 Host = Annotated[str, Parameter(help="Address to listen on; 0.0.0.0 is every interface.")]
 
@@ -224,7 +225,7 @@ class ModelsSettings(Settings):
     export_dir: str = EXPORT_DIR
     """Export directory: one sub-directory per version."""
 
-    output: Annotated[Literal["table", "json"], Parameter(alias="-o")] = "table"
+    output: Output = "table"
     """`table` for people, `json` for programs."""
 
 
@@ -239,7 +240,7 @@ class ProbeSettings(Settings):
     export_dir: str = EXPORT_DIR
     """Export directory of a training."""
 
-    output: Annotated[Literal["table", "json"], Parameter(alias="-o")] = "table"
+    output: Output = "table"
     """`table` for people, `json` for programs."""
 
 

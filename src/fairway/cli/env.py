@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
+from fairway.cli.arguments import EnvironmentName
 from fairway.cli.output import Output, print_rows
 from fairway.errors import UsageError
 
@@ -18,13 +19,12 @@ app = App(
     """,
 )
 
-Name = Annotated[str, Parameter(help="Name of the environment.")]
 Context = Annotated[str | None, Parameter(help="Context of the kubeconfig.")]
 Namespace = Annotated[str | None, Parameter(help="Namespace that its objects go into.")]
 
 
 @app.command
-def add(name: Name, /, *, context: Context = None, namespace: Namespace = None) -> None:
+def add(name: EnvironmentName, /, *, context: Context = None, namespace: Namespace = None) -> None:
     """Add an environment: a context of the kubeconfig, by default the current one, and a namespace.
 
     The cluster behind the context is written down; another one under the same name is refused later.
@@ -60,7 +60,7 @@ def list_(*, output: Output = "table") -> None:
 
 
 @app.command
-def describe(name: Name, /, *, output: Output = "table") -> None:
+def describe(name: EnvironmentName, /, *, output: Output = "table") -> None:
     """Show one environment: its cluster, its namespace and its own params.
 
     For example:
@@ -86,7 +86,7 @@ def describe(name: Name, /, *, output: Output = "table") -> None:
 
 
 @app.command(name="set")
-def set_(name: Name, /, *, context: Context = None, namespace: Namespace = None) -> None:
+def set_(name: EnvironmentName, /, *, context: Context = None, namespace: Namespace = None) -> None:
     """Change the context, and with it the cluster, or the namespace of an environment.
 
     For example:
@@ -114,7 +114,7 @@ def set_(name: Name, /, *, context: Context = None, namespace: Namespace = None)
 
 @app.command
 def rm(
-    name: Name,
+    name: EnvironmentName,
     /,
     *,
     yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-Output = Annotated[
-    Literal["table", "json"], Parameter(alias="-o", help="`table` for people, `json` for programs.")
-]
+from fairway import config
+
+Output = Annotated[config.Output, Parameter(help="`table` for people, `json` for programs.")]
 
 
 def print_rows(

@@ -61,16 +61,21 @@ JOBS = ("TFJob", "Job", "JobSet")
 MANIFEST_HASH = "fairway/manifest"
 """Annotation of objects that end: tells whether one there is of the same manifest."""
 FIELD_MANAGER = "fairway"
+MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
+APP_LABEL = "app.kubernetes.io/part-of"
+ENVIRONMENT_LABEL = "fairway/environment"
+COMPONENT_LABEL = "app.kubernetes.io/component"
+"""Labels by which objects are found again: https://kubernetes.io/docs/concepts/overview/working-with-objects/common-labels/"""
 
 
 def owner_labels(app: str, environment: str, component: str | None = None) -> dict[str, str]:
     """Return the labels by which the objects of an environment, or of one of its components, are found."""
     labels = {
-        "app.kubernetes.io/managed-by": "fairway",
-        "app.kubernetes.io/part-of": app,
-        "fairway/environment": environment,
+        MANAGED_BY_LABEL: "fairway",
+        APP_LABEL: app,
+        ENVIRONMENT_LABEL: environment,
     }
-    return labels | ({"app.kubernetes.io/component": component} if component else {})
+    return labels | ({COMPONENT_LABEL: component} if component else {})
 
 
 def manifest(kind: str, metadata: Manifest, spec: Manifest) -> Manifest:

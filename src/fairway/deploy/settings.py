@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from fairway.config import Count, Host, Port, Range, Settings, UpSettings  # noqa: F401 - Host is UpSettings'
+from fairway.config import Count, Host, Output, Port, Range, Settings, UpSettings  # noqa: F401 - Host is UpSettings'
 
-Output = Annotated[Literal["table", "json"], Parameter(alias="-o")]
 ON_CLUSTER = "On a cluster"
 Role = Literal["chief", "worker", "ps", "evaluator"]
 

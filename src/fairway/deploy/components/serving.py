@@ -27,7 +27,7 @@ from fairway.deploy.components.policies import allow, front_peers, network_polic
 from fairway.deploy.components.scaling import autoscaler, check_replicas, disruption_budgets
 from fairway.deploy.components.service import GRPC_PORT, REST_PORT, ServiceType
 from fairway.deploy.params import From
-from fairway.deploy.resources import Manifest
+from fairway.deploy.resources import APP_LABEL, Manifest
 from fairway.errors import UsageError
 
 Storage = Literal["gcp", "aws", "pvc", "local"]
@@ -186,7 +186,7 @@ def _policy(params: ServingParams, placement: Placement) -> Manifest:
     )
     if peers is not None:
         # Of any environment: its param `service` may name the Service of another one.
-        web_ui = {"app.kubernetes.io/name": "web-ui", "app.kubernetes.io/part-of": placement.app}
+        web_ui = {"app.kubernetes.io/name": "web-ui", APP_LABEL: placement.app}
         peers = [*pods(web_ui), *pods(params.clients), *peers]
     return network_policy(placement, params.name, params.name, allow(peers, REST_PORT, GRPC_PORT))
 

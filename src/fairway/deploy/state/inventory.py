@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from itertools import filterfalse
 from typing import TYPE_CHECKING
 
-from fairway.deploy.resources import Manifest, owner_labels
+from fairway.deploy.resources import COMPONENT_LABEL, Manifest, owner_labels
 from fairway.deploy.target import Target
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ OWNED = (
 """The kinds of object that apply makes, in the order in which they are deleted: what has pods first."""
 OPTIONAL = ("TFJob", "JobSet", "HTTPRoute")
 """Those of them that a cluster has only where somebody installed them."""
-_COMPONENT_LABEL = "app.kubernetes.io/component"
 
 
 def key(manifest: Manifest) -> Key:
@@ -33,7 +32,7 @@ def key(manifest: Manifest) -> Key:
 
 def component_of(manifest: Manifest) -> str:
     """Return the component that an object or a pod belongs to, by its label; empty without one."""
-    return str((manifest["metadata"].get("labels") or {}).get(_COMPONENT_LABEL, ""))
+    return str((manifest["metadata"].get("labels") or {}).get(COMPONENT_LABEL, ""))
 
 
 def labels_of(target: Target, component: str | None = None) -> dict[str, str]:

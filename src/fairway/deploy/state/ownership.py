@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from fairway.deploy.resources import JOBS, Manifest
+from fairway.deploy.resources import (
+    APP_LABEL,
+    COMPONENT_LABEL,
+    ENVIRONMENT_LABEL,
+    JOBS,
+    MANAGED_BY_LABEL,
+    Manifest,
+)
 from fairway.deploy.state.inventory import CLAIM, Key, component_of, key, labels_of
 from fairway.deploy.target import Target
 from fairway.errors import ClusterError
-
-_MANAGED_BY, _APP, _ENVIRONMENT = (
-    "app.kubernetes.io/managed-by",
-    "app.kubernetes.io/part-of",
-    "fairway/environment",
-)
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def find_refusal(wanted: Manifest, live: Manifest, target: Target) -> Refusal | 
     owner = labels_of(target)
     if owner.items() <= labels.items():
         return None
-    if labels.get(_MANAGED_BY) == owner[_MANAGED_BY]:
+    if labels.get(MANAGED_BY_LABEL) == owner[MANAGED_BY_LABEL]:
         return _of_another(wanted, labels, target)
     return _not_ours(wanted, target)
 
@@ -70,12 +71,12 @@ def check_owners(
 
 
 def _of_another(wanted: Manifest, labels: Mapping[str, str], target: Target) -> Refusal:
-    environment, app = labels.get(_ENVIRONMENT, ""), labels.get(_APP, "")
+    environment, app = labels.get(ENVIRONMENT_LABEL, ""), labels.get(APP_LABEL, "")
     of_app = f" of app {app}" if app != target.app.name else ""
     reason = f"{' '.join(key(wanted))} belongs to environment {environment}{of_app}"
     if wanted["kind"] == CLAIM:
         return Refusal(reason, f"{_use_as_it_is(wanted, target)} Or {_rename(wanted, target)}.")
-    there = f"fairway delete {environment} -c {labels.get('app.kubernetes.io/component', '')}"
+    there = f"fairway delete {environment} -c {labels.get(COMPONENT_LABEL, '')}"
     return Refusal(reason, f"{_capital(_rename(wanted, target))}; or delete it there: {there}")
 
 
