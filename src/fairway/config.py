@@ -202,8 +202,14 @@ class ClusterSettings(Settings):
 class ServeSettings(Settings):
     """The model server, in the words of `tensorflow_model_server`."""
 
+    port: Port = 9000
+    """Port of the gRPC API; 0 takes a free one."""
+
     rest_api_port: Port = 8500
     """Port of the REST API; 0 takes a free one."""
+
+    grpc_socket_path: str = ""
+    """Unix socket on which the gRPC API listens, too."""
 
     model_name: str = MODEL_NAME
     """Name under which the model is served."""
@@ -211,8 +217,65 @@ class ServeSettings(Settings):
     model_base_path: str = EXPORT_DIR
     """Export directory: one sub-directory per version."""
 
+    model_config_file: str = ""
+    """File with a ModelServerConfig: several models, their version policies and labels."""
+
+    model_config_file_poll_wait_seconds: Annotated[float, Range(minimum=0)] = 0.0
+    """Seconds between two looks at that file; 0 reads it once."""
+
+    allow_version_labels_for_unavailable_models: Annotated[bool, Parameter(negative="")] = False
+    """Take labels of versions that do not serve yet."""
+
     file_system_poll_wait_seconds: Annotated[float, Range(above=0)] = 1.0
     """Seconds between two looks for new versions."""
+
+    enable_model_warmup: bool = True
+    """Run a version's warm-up records before it serves."""
+
+    enable_batching: Annotated[bool, Parameter(negative="")] = False
+    """Compute requests together as the parameters file says."""
+
+    batching_parameters_file: str = ""
+    """File with BatchingParameters, for --enable_batching."""
+
+    rest_api_timeout_in_ms: Annotated[Count, Range(minimum=1)] = 30_000
+    """Milliseconds that the answer to a REST request may take."""
+
+    rest_api_num_threads: Annotated[Count, Range(minimum=1)] = 4
+    """Threads that compute what would hold up the others."""
+
+    rest_api_enable_cors_support: Annotated[bool, Parameter(negative="")] = False
+    """Let pages of other origins call the REST API."""
+
+    grpc_max_threads: Annotated[Count, Range(minimum=1)] = 8
+    """Threads that answer gRPC requests."""
+
+    grpc_channel_arguments: str = ""
+    """Settings of gRPC itself: grpc.max_connection_age_ms=2000,grpc.keepalive_time_ms=1000."""
+
+    ssl_config_file: str = ""
+    """File with an SSLConfig: key, certificate and, for clients' certificates, their authority; for gRPC."""
+
+    monitoring_config_file: str = ""
+    """File with a MonitoringConfig: whether and at which path Prometheus finds the metrics."""
+
+    tensorflow_intra_op_parallelism: Annotated[Count, Range(minimum=0)] = 0
+    """Threads for one operation, where TensorFlow computes; 0 leaves it to TensorFlow."""
+
+    tensorflow_inter_op_parallelism: Annotated[Count, Range(minimum=0)] = 0
+    """Operations at the same time, where TensorFlow computes; 0 leaves it to TensorFlow."""
+
+    workers: Annotated[Count, Range(minimum=1)] = 1
+    """Processes that answer on the same ports, all with the same versions."""
+
+    max_pending_requests: Annotated[Count, Range(minimum=1)] = 1000
+    """Predictions that each worker takes on at a time; what is more is refused at once."""
+
+    drain_seconds: Annotated[float, Range(minimum=0)] = 10.0
+    """Seconds that requests may take to be answered once the server is told to end."""
+
+    access_log: Annotated[bool, Parameter(negative="")] = False
+    """Write a line of JSON to stdout for each request."""
 
     host: Host = "127.0.0.1"
 

@@ -51,7 +51,7 @@ class App:
         except ClientGoneError:
             return
         except RequestError as err:
-            status, body = err.code.value, error_json(err.message)
+            status, body = err.code.http, error_json(err.message)
         except BodyError as err:
             status, body, close = err.http_status, error_json(err.message), err.close
         except Exception:

@@ -61,7 +61,7 @@ class Servable:
         except RequestError:
             raise
         except FairwayError as err:
-            raise RequestError(Code.UNIMPLEMENTED, f"{err.message}. {err.hint}".rstrip()) from err
+            raise RequestError(Code.FAILED_PRECONDITION, f"{err.message}. {err.hint}".rstrip()) from err
         return {name: outputs[name] for name in self.signatures[request.signature_name].outputs}
 
     def seconds(self, request: PredictRequest) -> float:
