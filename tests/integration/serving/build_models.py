@@ -6,8 +6,9 @@ A program of its own, so that TensorFlow and its warnings stay out of the test p
     half_plus_two/     y = x / 2 + 2, with model.tflite
     half_plus_three/   y = x / 2 + 3, likewise
     foreign/           y = x / 2 + 2 as a SavedModel alone, as another program would write it
-    documented/        the models of TensorFlow Serving's documentation as it builds them, by TensorFlow 1 and with
-                       signatures for tf.Example: the base paths half_plus_two and half_plus_three, version 00000123
+    documented/        the models of TensorFlow Serving's documentation, as it builds them: by TensorFlow 1,
+                       with signatures for tf.Example. The base paths half_plus_two and half_plus_three,
+                       each with the version 00000123
     expected.npz       images, and what TensorFlow says of them
 """
 

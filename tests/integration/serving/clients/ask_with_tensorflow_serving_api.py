@@ -7,7 +7,7 @@ half_plus_two, whose base path is DIRECTORY/../half_plus_two.
 
 # It runs where only the stubs are, which have no types.
 # mypy: ignore-errors
-# ruff: noqa: ANN
+# ruff: noqa: ANN001, ANN002, ANN003, ANN201
 
 import importlib.util
 import json
