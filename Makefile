@@ -86,7 +86,7 @@ lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
 .PHONY: protos
 protos: .venv/.ready  ## Make the messages of the gRPC API anew from the official packages.
 	set -e; packages=$$(mktemp -d); trap 'rm -r "$$packages"' EXIT; \
-	$(PIP) --no-deps --target "$$packages" -r requirements/protos.lock; \
+	$(PIP) --no-deps --target "$$packages" -r tests/integration/serving/clients/tensorflow-serving-api.lock; \
 	PYTHONPATH="$$packages" $(BIN)/python requirements/protos.py src/fairway/tfs/serving.binpb
 
 # What `fairway image build` makes, with docker alone. BASE names another base image; DOCKER_BUILD_FLAGS are docker's,
