@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,12 @@ class Server:
     Args:
         base_path: What is served.
         launcher: Python code to run instead of the plain command.
+        flags: Further flags of the command.
     """
 
-    def __init__(self, base_path: Path | str, name: str = "m", launcher: str = "") -> None:
+    def __init__(
+        self, base_path: Path | str, name: str = "m", launcher: str = "", flags: Sequence[str] = ()
+    ) -> None:
         command = ["-c", launcher] if launcher else ["-m", "fairway"]
         self.process = subprocess.Popen(
             [
@@ -37,8 +40,10 @@ class Server:
                 "serve",
                 f"--model_base_path={base_path}",
                 f"--model_name={name}",
+                "--port=0",
                 "--rest_api_port=0",
                 "--file_system_poll_wait_seconds=0.02",
+                *flags,
             ],
             stderr=subprocess.PIPE,
             text=True,

@@ -6,7 +6,7 @@ always given: where none is, this client asks for version 0, which only its own 
 
 # It runs where only the client is, which has no types.
 # mypy: ignore-errors
-# ruff: noqa: ANN001, ANN002, ANN003, ANN201
+# ruff: noqa: ANN001, ANN003
 
 import json
 import sys
