@@ -385,6 +385,44 @@ class UpSettings(Settings):
     host: Host = "127.0.0.1"
 
 
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(Settings):
+    """The model that is asked, and how."""
+
+    server: str | None = None
+    """HOST:PORT of the model server. Default: 127.0.0.1:8500, the REST API; with --grpc 127.0.0.1:9000."""
+
+    grpc: Annotated[bool, Parameter(negative="")] = False
+    """Ask over gRPC instead of REST."""
+
+    model_name: str = MODEL_NAME
+    """Name of the model at that server."""
+
+    model_version: Annotated[Count | None, Range(minimum=0)] = None
+    """Version to ask. Default: the newest one that is served."""
+
+    version_label: str | None = None
+    """Label of the version to ask, as `stable`, where the server knows some."""
+
+    output: Output = "table"
+    """`table` for people, `json` for programs."""
+
+    def __post_init__(self) -> None:
+        """Check each value, and that one version is asked.
+
+        Raises:
+            UsageError: a value lies outside its range, or there are both a version and a label.
+        """
+        super().__post_init__()
+        if self.model_version is not None and self.version_label:
+            raise UsageError(
+                f"model_version is {self.model_version} and version_label is {self.version_label!r}, "
+                "but only one of them can say which version to ask",
+                hint="Leave out --model-version or --version-label.",
+            )
+
+
 def environment_without(settings: type[Settings]) -> dict[str, str]:
     """Return this process's environment for a child that is not to have some settings from it."""
     names = {environment_variable(field.name) for field in fields(settings)}  # type: ignore[arg-type]

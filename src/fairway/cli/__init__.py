@@ -25,6 +25,7 @@ from fairway.cli.logs import logs
 from fairway.cli.models import app as models
 from fairway.cli.open import open_
 from fairway.cli.param import app as param
+from fairway.cli.predict import predict
 from fairway.cli.serve import serve
 from fairway.cli.show import show
 from fairway.cli.status import status
@@ -55,7 +56,7 @@ def build_app() -> App:
         error_formatter=_format_usage_error,
     )
     for title, commands in (
-        ("On this machine", (up, train, serve, web, tensorboard, models, sync)),
+        ("On this machine", (up, train, serve, predict, web, tensorboard, models, sync)),
         ("App and environments", (init, import_, component, env, param, image)),
         ("On a cluster", (show, diff, apply, status, logs, open_, delete, doctor)),
     ):

@@ -13,10 +13,8 @@ from typing import Any
 
 import anyio
 import httpx
-import numpy as np
 import orjson
 from anyio.to_thread import run_sync
-from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,19 +23,22 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
+from fairway.client.answers import Prediction
+from fairway.client.pictures import scaled, see
+from fairway.client.rest import RestClient
 from fairway.config import WebSettings
 from fairway.errors import DataError, FairwayError, ServerError
-from fairway.web.client import ModelServer, Prediction
 from fairway.web.files import Files
 from fairway.web.middleware import PathPrefix, ResponseHeaders, SameOrigin, clean_prefix
-from fairway.web.pictures import MAX_BYTES, png_data_url, read_picture
+from fairway.web.pictures import png_data_url
 from fairway.web.samples import Samples
 from fairway.web.state import describe_files, describe_server, for_visitors, with_training
-from fairway.workloads.mnist.digits import normalise
 
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).parent / "static"
+# The largest file that a visitor may send.
+MAX_BYTES = 5 * 1024 * 1024
 # Pictures decoded at a time: each may take 16 million pixels of memory.
 _DECODERS = 2
 
@@ -52,7 +53,7 @@ def build_app(settings: WebSettings, transport: httpx.AsyncBaseTransport | None 
     Raises:
         UsageError: the server's address, a directory's URI or the path prefix is not one.
     """
-    pages = Pages(settings, ModelServer(settings.server, settings.model_name, transport))
+    pages = Pages(settings, RestClient(settings.server, settings.model_name, transport=transport))
     prefix = clean_prefix(settings.path_prefix)
 
     @asynccontextmanager
@@ -87,7 +88,7 @@ class Pages:
         server: The model server.
     """
 
-    def __init__(self, settings: WebSettings, server: ModelServer) -> None:
+    def __init__(self, settings: WebSettings, server: RestClient) -> None:
         self.server = server
         self.page = (STATIC / "index.html").read_bytes()
         self._settings = settings
@@ -123,8 +124,8 @@ class Pages:
             body = await _read(request)
         except ClientDisconnect:
             return Response(status_code=400)
-        seen = await run_sync(_see, body, limiter=self._decoders)
-        prediction = await self.server.predict(_scaled(seen))
+        seen = await run_sync(see, body, limiter=self._decoders)
+        prediction = await self.server.predict(scaled(seen))
         return _json(_answer(prediction) | {"seen": png_data_url(seen)})
 
     async def random(self, request: Request) -> Response:
@@ -134,18 +135,9 @@ class Pages:
         except FairwayError as err:
             log.warning("no random image: %s", err.message)
             return _json(for_visitors(err), 404)
-        prediction = await self.server.predict(_scaled(sample.image))
+        prediction = await self.server.predict(scaled(sample.image))
         where = {"index": sample.index, "source": sample.source, "truth": sample.truth}
         return _json(_answer(prediction) | where | {"image": png_data_url(sample.image)})
-
-
-def _see(body: bytes) -> NDArray[np.uint8]:
-    """Return the picture as the model gets it, in MNIST's 256 levels: uint8 [28, 28]."""
-    return np.rint(normalise(read_picture(body)) * 255).astype(np.uint8)
-
-
-def _scaled(image: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return image.astype(np.float32) / np.float32(255)
 
 
 async def _read(request: Request) -> bytes:

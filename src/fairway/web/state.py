@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from fairway.client.answers import ServerStatus
+from fairway.client.rest import RestClient
 from fairway.config import WebSettings
 from fairway.errors import FairwayError, ServerError
-from fairway.web.client import ModelServer, ServerStatus
 from fairway.web.files import Files
 from fairway.web.records import Training, directory_name, read_record, read_training
 
 
-async def describe_server(server: ModelServer) -> dict[str, Any]:
+async def describe_server(server: RestClient) -> dict[str, Any]:
     """Return the state of the model server: `state`, `version`, and words in `message` and `hint`."""
     try:
         status = await server.status()
     except ServerError as err:
         return {"state": "down", "version": None, "message": err.message, "hint": err.hint}
-    message, hint = _words(status, server.model_name)
+    message, hint = _words(status, server.target.model_name)
     return {"state": status.state, "version": status.version, "message": message, "hint": hint}
 
 
