@@ -26,7 +26,7 @@ test-slow: .venv/.ready-dev  ## The tests that take long: dead endpoints, many k
 # With the images of `make image` and tests/cluster/*/ where the cluster's nodes find them; see CONTRIBUTING.md.
 test-cluster: .venv/.ready-dev  ## The tests on the cluster that KUBECONFIG names, in about twelve minutes.
 	@kubectl version >/dev/null || { echo "no cluster answers: set KUBECONFIG, and have kubectl in PATH"; exit 1; }
-	$(BIN)/pytest tests/cluster -n 4 --dist load --maxschedchunk 1
+	$(BIN)/pytest tests/cluster --timeout 1800 -n 4 --dist load --maxschedchunk 1
 
 lint: .venv/.ready-dev  ## Style, types, and who may import whom.
 	$(BIN)/ruff check $(SOURCES)

@@ -22,6 +22,9 @@ TF_SERVING_IMAGE = "fairway-test-tfserving:1"
 SMALL = {"dataset": "embedded", "trainSteps": 60, "checkpointSteps": 20, "cpu": "50m"}
 """Params of a training that takes a second, once its tasks have begun; many fit on a small node."""
 
+DEADLINE_S = 600
+"""On a machine at leisure nothing takes a minute; but here several trainings share a few cores."""
+
 _S3 = """
 import boto3, botocore.config, time
 config = botocore.config.Config(connect_timeout=2, read_timeout=10, retries={"max_attempts": 0})
@@ -40,12 +43,12 @@ class TimedOutError(AssertionError):
     """Something did not come about in time."""
 
 
-def until(condition: Callable[[], Any], timeout_s: float, what: str, poll_s: float = 0.5) -> Any:
+def until(condition: Callable[[], Any], what: str, poll_s: float = 0.5) -> Any:
     """Wait until a condition is true, and return what it gave."""
-    deadline = time.monotonic() + timeout_s
+    deadline = time.monotonic() + DEADLINE_S
     while not (found := condition()):
         if time.monotonic() > deadline:
-            raise TimedOutError(f"after {timeout_s:g} s: no {what}")
+            raise TimedOutError(f"after {DEADLINE_S} s: no {what}")
         time.sleep(poll_s)
     return found
 
@@ -208,7 +211,7 @@ class ClusterApp:
             pod: dict[str, Any] = json.loads(self.kubectl("get", "pod", name, "-o", "json"))
             return pod if pod["status"].get("phase") in ("Succeeded", "Failed") else None
 
-        state = until(ended, 150, f"end of {words or command}")["status"]["containerStatuses"][0]["state"]
+        state = until(ended, f"end of {words or command}")["status"]["containerStatuses"][0]["state"]
         printed = self.logs(name)
         self.kubectl("delete", "pod", name, "--wait=false")
         assert state["terminated"]["exitCode"] == code, printed
@@ -251,4 +254,13 @@ class ClusterApp:
         return keys | {"S3_ENDPOINT": "s3:9000", "S3_USE_HTTPS": "0", "AWS_REGION": "us-east-1"}
 
 
-__all__ = ["SERVE_IMAGE", "SMALL", "TF_SERVING_IMAGE", "TRAIN_IMAGE", "ClusterApp", "TimedOutError", "until"]
+__all__ = [
+    "DEADLINE_S",
+    "SERVE_IMAGE",
+    "SMALL",
+    "TF_SERVING_IMAGE",
+    "TRAIN_IMAGE",
+    "ClusterApp",
+    "TimedOutError",
+    "until",
+]

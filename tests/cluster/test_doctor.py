@@ -79,7 +79,7 @@ def test_what_is_missing_is_named(namespace: str, tmp_path: Path) -> None:
     app = ClusterApp.make(tmp_path, namespace, params)
     app.kubectl("create", "secret", "generic", "s3", "--from-literal=id=x")
     app.kubectl("create", "-f", "-", stdin=QUOTA)
-    until(lambda: app.objects("resourcequotas")[0]["status"].get("used"), 30, "use of the quota")
+    until(lambda: app.objects("resourcequotas")[0]["status"].get("used"), "use of the quota")
     checks = doctor(app, code=1)
     found, titles = fails(checks), [check["title"] for check in checks]
     assert set(found) == {

@@ -17,12 +17,11 @@ from fairway.deploy.verbs import image
 from fairway.errors import FairwayError
 from tests.servers.process import StoreServer
 
-pytestmark = pytest.mark.timeout(1200)  # the first test builds the images
-
 LIKE_A_POD = ("--read-only", "--tmpfs=/tmp", "--cap-drop=ALL", "--security-opt=no-new-privileges")
 NO_NETWORK = "--network=none"
 DEADLINE_S = 60
-STOP_S = 2
+STOP_S = 10
+"""What does not heed the signal to end is killed after twice that long."""
 
 Start = Callable[..., str]
 

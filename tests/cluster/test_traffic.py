@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from tests.cluster.apps import SERVE_IMAGE, SMALL, ClusterApp, until
 
 REACH = """
@@ -44,7 +42,7 @@ def test_only_the_app_reaches_the_tasks_of_a_training(namespace: str, tmp_path: 
     params = SMALL | {"trainSteps": 100_000, "numWorkers": 1, "numPs": 1, "launcher": "tfjob"}
     app = ClusterApp.make(tmp_path, namespace, {"train": params})
     app.fairway("apply", "dev", "-c", "storage", "-c", "train")
-    until(app.step, 150, "first step")  # by which chief, worker and ps have reached each other
+    until(app.step, "first step")  # by which chief, worker and ps have reached each other
 
     places = [f"mnist-train-{task}-0:{port}" for task in ("chief", "ps") for port in (2222, 2223)]
     assert set(reach(app, *places[:3]).values()) == {"closed"}
@@ -57,7 +55,6 @@ def test_only_the_app_reaches_the_tasks_of_a_training(namespace: str, tmp_path: 
     assert app.objects("pods") == []
 
 
-@pytest.mark.timeout(600)
 def test_serving_lets_in_its_clients_scales_has_routes_and_is_deleted(namespace: str, tmp_path: Path) -> None:
     serving = {"maxReplicas": 3, "targetCpu": 40, "cpu": "100m"}
     params = {"train": SMALL | {"modelType": "linear"}, "mnist-deploy-pvc": serving}
@@ -92,9 +89,9 @@ def check_scaling(app: ClusterApp) -> None:
     app.create(
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "load", "labels": CLIENT}, "spec": spec}
     )
-    until(lambda: replicas() >= 2, 180, "second replica under load", poll_s=2)
+    until(lambda: replicas() >= 2, "second replica under load", poll_s=2)
     app.kubectl("delete", "pod", "load")
-    until(lambda: replicas() == 1, 280, "return to one replica", poll_s=2)
+    until(lambda: replicas() == 1, "return to one replica", poll_s=2)
 
 
 def check_delete(app: ClusterApp) -> None:
@@ -105,4 +102,4 @@ def check_delete(app: ClusterApp) -> None:
         *("httproute.gateway.networking.k8s.io", "networkpolicy.networking.k8s.io", "deployment.apps"),
     }
     app.fairway("delete", "dev", "--yes")
-    until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], 30, "end of all but the claim")
+    until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], "end of all but the claim")

@@ -11,9 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.cluster.apps import SMALL, TF_SERVING_IMAGE, ClusterApp, until
+from tests.cluster.apps import DEADLINE_S, SMALL, TF_SERVING_IMAGE, ClusterApp, until
 
 KEYS = "AWS_ACCESS_KEY_ID=keys.id,AWS_SECRET_ACCESS_KEY=keys.secret"
 PREDICT = """
@@ -27,7 +25,6 @@ print(json.dumps({"predictions": answer["predictions"], "version": versions[0]["
 CLIENT = {"fairway/client": "true"}
 
 
-@pytest.mark.timeout(900)
 def test_tasks_without_a_shared_disk_train_into_s3_and_survive_the_loss_of_each(
     namespace: str, tmp_path: Path
 ) -> None:
@@ -93,7 +90,6 @@ def test_workers_in_step_train_as_a_tfjob(namespace: str, tmp_path: Path) -> Non
     check_has_trained(app, 60)
 
 
-@pytest.mark.timeout(600)
 def test_an_asynchronous_training_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
     # Nobody looks after it but the controller of Jobs.
     params = SMALL | {"trainSteps": 1200, "launcher": "job", "numWorkers": 2, "numPs": 1}
@@ -107,7 +103,6 @@ def test_an_asynchronous_training_survives_the_loss_of_each_task(namespace: str,
     assert "exported version" in text[0]
 
 
-@pytest.mark.timeout(600)
 def test_a_training_in_step_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
     # Nobody looks after it but the controllers of JobSets and Jobs.
     params = SMALL | {"trainSteps": 200, "launcher": "jobset", "numWorkers": 2}
@@ -117,12 +112,12 @@ def test_a_training_in_step_survives_the_loss_of_each_task(namespace: str, tmp_p
     check_has_trained(app, 200)
 
     app.fairway("delete", "dev", "--yes")
-    until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], 30, "end of all but the claim")
+    until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], "end of all but the claim")
 
 
 def check_has_trained(app: ClusterApp, steps: int) -> None:
     """The training ends by itself, with one export on the claim; it is then there, done and in its place."""
-    until(lambda: app.row("train")["state"] == "done", 240, "end of the training", poll_s=1)
+    until(lambda: app.row("train")["state"] == "done", "end of the training", poll_s=1)
     check_one_export(app, steps, claim="mnist-model")
     app.fairway("diff", "dev", "-c", "storage", "-c", "train")
     assert "unchanged" in app.fairway("apply", "dev", "-c", "train", "--wait").stdout
@@ -139,12 +134,12 @@ def check_one_export(app: ClusterApp, steps: int, export_dir: str = "/mnt/export
 
 def lose_each(app: ClusterApp, *roles: str) -> None:
     """Delete the last pod of each role while it trains, the next once that task is back and it goes on."""
-    reached = until(app.step, 150, "first step")
+    reached = until(app.step, "first step")
     for role in roles:
         index, lost = max(app.tasks(role).items())
         app.kubectl("delete", "pod", lost["metadata"]["name"], "--wait=false")
-        until(lambda: runs_anew(app.tasks(role).get(index), lost), 240, f"new pod of {role} {index}")  # noqa: B023
-        reached = until(lambda: beyond(app.step(), reached), 240, f"step beyond {reached} without {role}")  # noqa: B023
+        until(lambda: runs_anew(app.tasks(role).get(index), lost), f"new pod of {role} {index}")  # noqa: B023
+        reached = until(lambda: beyond(app.step(), reached), f"step beyond {reached} without {role}")  # noqa: B023
 
 
 def runs_anew(pod: dict[str, Any] | None, lost: dict[str, Any]) -> bool:
@@ -164,7 +159,7 @@ def waiting(app: ClusterApp) -> Iterator[None]:
     with app.start("apply", "dev", "-c", "storage", "-c", "train", "--wait") as process:
         try:
             yield
-            printed, said = process.communicate(timeout=240)
+            printed, said = process.communicate(timeout=DEADLINE_S)
             assert process.returncode == 0, printed + said
         finally:
             process.kill()
@@ -177,7 +172,7 @@ def following(app: ClusterApp) -> Iterator[list[str]]:
     with app.start("logs", "dev", "-c", "train", "-f") as process:
         try:
             yield text
-            printed, errors = process.communicate(timeout=60)
+            printed, errors = process.communicate(timeout=DEADLINE_S)
             assert process.returncode == 0, errors
             text.append(printed)
         finally:

@@ -9,8 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from fairway.net.ports import claim_port
 from tests.cluster.apps import TRAIN_IMAGE, ClusterApp
 from tests.conftest import ROOT, clean_environment
@@ -46,7 +44,6 @@ def commands(values: dict[str, str]) -> str:
     return script.replace("cd ks_app\n", f"cd ks_app\n{small}")
 
 
-@pytest.mark.timeout(600)
 def test_every_command_works(namespace: str, tmp_path: Path) -> None:
     app = ClusterApp(tmp_path, namespace)
     app.create(CLAIM)
