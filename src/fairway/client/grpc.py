@@ -23,9 +23,9 @@ from fairway.client.answers import (
 )
 from fairway.errors import ServerError
 from fairway.tfs.protos import message
-from fairway.tfs.signatures import DEFAULT_SIGNATURE, TensorSpec
+from fairway.tfs.signatures import DEFAULT_SIGNATURE
 from fairway.tfs.status import RequestError
-from fairway.tfs.tensors import to_array, to_proto
+from fairway.tfs.tensors import from_proto, to_proto
 
 PORT = 9000
 _PREDICTION = "PredictionService"
@@ -175,9 +175,7 @@ def _tensor(reply: Any, name: str) -> NDArray[Any]:
     """Return an output, in the dtype and shape that it has; `KeyError`: there is none of that name."""
     if name not in reply.outputs:  # to look it up would make one
         raise KeyError(name)
-    tensor = reply.outputs[name]
-    dtype = message("tensorflow.TensorProto").DESCRIPTOR.fields_by_name["dtype"].enum_type
-    return to_array(tensor, TensorSpec(name, dtype.values_by_number[tensor.dtype].name, None), name)
+    return from_proto(reply.outputs[name], name)
 
 
 def _report(entry: Any) -> VersionReport:
