@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 import shutil
 import subprocess
@@ -118,11 +120,19 @@ class Server:
 
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory that `build_models.py` fills."""
-    directory = tmp_path_factory.mktemp("models")
+    """The directory that `build_models.py` fills; the first of the test processes that needs it runs it."""
+    base = tmp_path_factory.getbasetemp()
+    directory = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "served-models"
+    directory.mkdir(exist_ok=True)
     program = Path(__file__).with_name("build_models.py")
-    built = subprocess.run([sys.executable, str(program), str(directory)], capture_output=True, text=True)
-    assert built.returncode == 0, built.stderr
+    with (directory / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (directory / "built").exists():
+            built = subprocess.run(
+                [sys.executable, str(program), str(directory)], capture_output=True, text=True
+            )
+            assert built.returncode == 0, built.stderr
+            (directory / "built").touch()
     return directory
 
 
