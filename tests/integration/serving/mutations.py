@@ -23,7 +23,7 @@ TOKENS = [
     ),
     *(b'"instances"', b'"inputs"', b'"signature_name"', b'{"b64": "AAAA"}', b'{"b64": "?"}', b'"\\ud800"'),
 ]
-METHODS = ["POST"] * 12 + ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "post"]
+METHODS = ["POST"] * 40 + ["GET", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND", "post"]
 HEADERS = [
     ("content-type", "application/json"),
     ("content-type", "text/plain; charset=\xff"),
@@ -125,9 +125,9 @@ class Rest:
     def _body(self) -> bytes:
         chance = self._random
         kind = chance.random()
-        if kind < 0.1:
+        if kind < 0.2:
             return chance.choice(self._valid)
-        if kind < 0.45:
+        if kind < 0.5:
             return mutate(chance, chance.choice(self._valid), TOKENS)
         if kind < 0.75:
             return json.dumps(self._content()).encode()
