@@ -128,8 +128,9 @@ def dtype_name(number: int) -> str:
 
 
 def dtype_number(name: str) -> int:
-    """Return the number of a `DataType`: 1 for "DT_FLOAT"; 0, DT_INVALID, for an unknown name."""
-    return _dtype_numbers().get(name, 0)
+    """Return the number of a `DataType`: 1 for "DT_FLOAT", 20 for "DT_20", else 0, which is DT_INVALID."""
+    suffix = name.removeprefix("DT_")
+    return int(suffix) if suffix.isdecimal() else _dtype_numbers().get(name, 0)
 
 
 @cache
