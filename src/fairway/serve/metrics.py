@@ -33,7 +33,7 @@ def _exponential(first: float, factor: float, count: int) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class _Family:
-    """One metric: a counter, or a histogram where it has bounds: of its buckets, the infinite one left out."""
+    """One metric: a counter, or a histogram where it has bounds: of its buckets, without the infinite one."""
 
     name: str
     text: str
