@@ -70,6 +70,21 @@ def type_name(dtype: str) -> str:
     return dtype.removeprefix("DT_").lower()
 
 
+def fits(flat: NDArray[Any], type_: str, dtype: np.dtype[Any]) -> bool:
+    """Tell whether numbers of 64 bits can all be converted; `False` where some need a closer look.
+
+    Args:
+        flat: Integers, or floats that may have been integers; not empty.
+        type_: The dtype to convert to: "DT_FLOAT" and the like.
+        dtype: The same, as numpy has it.
+    """
+    if dtype.kind == "f":
+        # Below this bound no integer loses precision and no float overflows. NaN is not below it.
+        return bool(np.abs(flat).max() <= _MAX_EXACT_INTEGER[type_])
+    bounds = np.iinfo(dtype)
+    return bool(flat.min() >= bounds.min and flat.max() <= bounds.max)
+
+
 def _quick_tensor(value: list[Any], type_: str, dtype: np.dtype[Any]) -> NDArray[Any] | None:
     """Convert all numbers at once; `None` for whatever needs a closer look or an error message."""
     shape = [len(value)]
@@ -84,17 +99,9 @@ def _quick_tensor(value: list[Any], type_: str, dtype: np.dtype[Any]) -> NDArray
         flat = np.frombuffer(struct.pack(f"{len(value)}{_PACKED[dtype.kind]}", *value), f"{dtype.kind}8")
     except (TypeError, OverflowError, struct.error):
         return None
-    if flat.size and not _fits(flat, type_, dtype):
+    if flat.size and not fits(flat, type_, dtype):
         return None
     return flat.astype(dtype).reshape(shape)
-
-
-def _fits(flat: NDArray[Any], type_: str, dtype: np.dtype[Any]) -> bool:
-    if dtype.kind == "f":
-        # Below this bound no integer loses precision and no float overflows. NaN is not below it.
-        return bool(np.abs(flat).max() <= _MAX_EXACT_INTEGER[type_])
-    bounds = np.iinfo(dtype)
-    return bool(flat.min() >= bounds.min and flat.max() <= bounds.max)
 
 
 def _exact_tensor(value: Any, type_: str, dtype: np.dtype[Any]) -> NDArray[Any]:
@@ -139,7 +146,7 @@ def _collect(value: Any, shape: tuple[int, ...], level: int, type_: str, leaves:
 
 def _element(value: Any, type_: str) -> Any:
     if type_ == "DT_STRING":
-        return _bytes(value)
+        return to_bytes(value)
     if type_ == "DT_BOOL":
         if not isinstance(value, bool):
             _wrong_type(value, type_)
@@ -170,7 +177,12 @@ def _float(value: Any, type_: str) -> float:
     return float(value)
 
 
-def _bytes(value: Any) -> bytes:
+def to_bytes(value: Any) -> bytes:
+    """Return the bytes that a JSON string or a `{"b64": ...}` object stands for.
+
+    Raises:
+        RequestError: it is neither.
+    """
     if isinstance(value, str):
         try:
             return value.encode()
@@ -189,11 +201,12 @@ def _bytes(value: Any) -> bytes:
 
 def _wrong_type(value: Any, type_: str) -> NoReturn:
     raise invalid(
-        f"JSON Value: {quote(value)} Type: {_json_type(value)} is not of expected type: {type_name(type_)}"
+        f"JSON Value: {quote(value)} Type: {json_type(value)} is not of expected type: {type_name(type_)}"
     )
 
 
-def _json_type(value: Any) -> str:
+def json_type(value: Any) -> str:
+    """Return how TensorFlow Serving's messages call the type of a JSON value."""
     if value is None:
         return "Null"
     if isinstance(value, bool):

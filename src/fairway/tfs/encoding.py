@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import orjson
 from numpy.typing import NDArray
 
 from fairway.tfs.status import invalid
+
+_Column = Callable[[str, NDArray[Any]], Any]
 
 _BYTES_SUFFIX = "_bytes"  # a string output of such a name is binary: kBytesTensorNameSuffix in json_tensor.cc
 
@@ -26,40 +28,56 @@ def predictions_json(outputs: Mapping[str, NDArray[Any]]) -> bytes:
         RequestError: an output has no rows, or not as many as another; only the columnar form can show these.
     """
     _check_rows(outputs)
-    finite = _all_finite(outputs)
-    columns = [_column(name, array, finite=finite) for name, array in outputs.items()]
-    if len(columns) == 1:
-        rows: list[Any] = list(columns[0])
-    else:
-        rows = [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
-    return _dump({"predictions": rows}, finite=finite)
+    text = _dump({"predictions": _rows(outputs, _column)})
+    if _may_lack_numbers(text, outputs):
+        return _dump_special({"predictions": _rows(outputs, _special_column)})
+    return text
 
 
 def outputs_json(outputs: Mapping[str, NDArray[Any]]) -> bytes:
     """Return `{"outputs": ...}`: one array, or an object of arrays where there are several outputs."""
-    finite = _all_finite(outputs)
-    columns = {name: _column(name, array, finite=finite) for name, array in outputs.items()}
-    return _dump({"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}, finite=finite)
+    text = _dump({"outputs": _columns(outputs, _column)})
+    if _may_lack_numbers(text, outputs):
+        return _dump_special({"outputs": _columns(outputs, _special_column)})
+    return text
 
 
 def _check_rows(outputs: Mapping[str, NDArray[Any]]) -> None:
     rows = -1
     for name, array in outputs.items():
-        if array.ndim == 0:
+        if not array.ndim:
             raise invalid(f"Tensor name: {name} has no shape information ")
-        if rows >= 0 and len(array) != rows:
+        if len(array) != rows >= 0:
             raise invalid(f"Tensor name: {name} has inconsistent batch size: {len(array)} expecting: {rows}")
         rows = len(array)
 
 
-def _column(name: str, array: NDArray[Any], *, finite: bool) -> Any:
-    """Return a tensor as something that can be written, and indexed by row."""
+def _rows(outputs: Mapping[str, NDArray[Any]], column: _Column) -> Any:
+    columns = [column(name, array) for name, array in outputs.items()]
+    if len(columns) == 1:
+        return columns[0]
+    return [dict(zip(outputs, row)) for row in zip(*columns)]  # noqa: B905 - their lengths have been checked
+
+
+def _columns(outputs: Mapping[str, NDArray[Any]], column: _Column) -> Any:
+    columns = {name: column(name, array) for name, array in outputs.items()}
+    return columns if len(columns) > 1 else next(iter(columns.values()))
+
+
+def _column(name: str, array: NDArray[Any]) -> Any:
+    """Return a tensor as something that orjson writes, and that can be taken apart into rows."""
+    if array.dtype.kind not in "fiu" or not array.ndim:
+        return _special_column(name, array)
+    if array.ndim == 1 and array.dtype.kind != "f":
+        return array.tolist()
+    # orjson writes float32 with as few digits as it needs, but only what lies in memory row by row.
+    return array if array.flags.c_contiguous else np.ascontiguousarray(array)
+
+
+def _special_column(name: str, array: NDArray[Any]) -> Any:
+    """Return a tensor as Python's own values, NaN and infinity among them."""
     if array.dtype.kind == "O":
         return _strings(array, binary=name.endswith(_BYTES_SUFFIX))
-    if finite and array.ndim:
-        return np.ascontiguousarray(
-            array
-        )  # orjson writes it as it is, float32 with as few digits as it needs
     if array.dtype.kind == "f":
         # By way of its text, so that 0.1 in 32 bits is not written as 0.10000000149011612.
         return array.astype(str).astype(np.float64).tolist()
@@ -77,12 +95,19 @@ def _strings(array: NDArray[Any], *, binary: bool) -> Any:
     return nested(array.tolist())
 
 
+def _may_lack_numbers(text: bytes, outputs: Mapping[str, NDArray[Any]]) -> bool:
+    # orjson writes null for what is not finite. To look for that is quicker than to look at the numbers.
+    return b"null" in text and not _all_finite(outputs)
+
+
 def _all_finite(outputs: Mapping[str, NDArray[Any]]) -> bool:
     return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in outputs.values())
 
 
-def _dump(content: Any, *, finite: bool) -> bytes:
-    if finite:
-        return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    # TensorFlow Serving writes NaN, Infinity and -Infinity, which are not JSON; orjson would write null.
+def _dump(content: Any) -> bytes:
+    return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _dump_special(content: Any) -> bytes:
+    # TensorFlow Serving writes NaN, Infinity and -Infinity, which are not JSON.
     return json.dumps(content, separators=(",", ":")).encode()

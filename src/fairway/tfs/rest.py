@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from numpy.typing import NDArray
 
 from fairway.tfs.decoding import is_base64, quote, to_tensor
 from fairway.tfs.encoding import outputs_json, predictions_json
+from fairway.tfs.numbers import parse_numbers
+from fairway.tfs.request import PredictRequest
 from fairway.tfs.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec, shape_text
 from fairway.tfs.status import RequestError, invalid
 
@@ -26,27 +27,19 @@ from fairway.tfs.status import RequestError, invalid
 _SPECIAL = re.compile(rb'"(?:[^"\\]|\\.)*"|(-?)(?:Inf(?:inity)?|(NaN))\b', re.DOTALL)
 
 
-@dataclass(frozen=True)
-class PredictRequest:
-    """A predict request whose inputs fit the signature.
+class RestPredict(NamedTuple):
+    """A predict request by REST.
 
     Attributes:
-        signature_name: The signature to run.
-        inputs: One array for each input of the signature, of its dtype, and of a shape it accepts.
+        request: Its inputs fit the signature.
         row_form: Whether the reply lists rows (`predictions`) or tensors (`outputs`).
     """
 
-    signature_name: str
-    inputs: dict[str, NDArray[Any]]
+    request: PredictRequest
     row_form: bool
 
-    @property
-    def rows(self) -> int:
-        """The size of the largest first dimension: the batch, as far as one can tell from outside."""
-        return max((len(array) for array in self.inputs.values() if array.ndim), default=1)
 
-
-def parse_predict(body: bytes, signatures: Mapping[str, Signature]) -> PredictRequest:
+def parse_predict(body: bytes, signatures: Mapping[str, Signature]) -> RestPredict:
     """Read the body of a predict request.
 
     Args:
@@ -56,9 +49,34 @@ def parse_predict(body: bytes, signatures: Mapping[str, Signature]) -> PredictRe
     Raises:
         RequestError: the body does not fit; the message says where.
     """
-    content = _load(body)
-    if not isinstance(content, dict):
-        raise invalid(f"JSON Value: {quote(content)} Is not object")
+    if numbers := parse_numbers(body, signatures):
+        return RestPredict(*numbers)
+    return _parse_exactly(body, signatures)
+
+
+def format_predict(outputs: Mapping[str, NDArray[Any]], row_form: bool) -> bytes:
+    """Return the body of the reply, in the form the request was in.
+
+    Args:
+        outputs: By name, in the order of the signature.
+        row_form: As `parse_predict` has found it.
+
+    Raises:
+        RequestError: the outputs cannot be shown as rows.
+    """
+    return predictions_json(outputs) if row_form else outputs_json(outputs)
+
+
+def error_json(message: str) -> bytes:
+    """Return the body of a reply that refuses a request."""
+    try:
+        return orjson.dumps({"error": message})
+    except orjson.JSONEncodeError:  # a lone surrogate from the request
+        return json.dumps({"error": message}).encode()
+
+
+def _parse_exactly(body: bytes, signatures: Mapping[str, Signature]) -> RestPredict:
+    content = load_object(body)
     name, signature = _choose(content, signatures)
     booleans = _may_hold_booleans(body)
     if "instances" in content and "inputs" in content:
@@ -73,25 +91,35 @@ def parse_predict(body: bytes, signatures: Mapping[str, Signature]) -> PredictRe
     else:
         raise invalid("Missing 'inputs' or 'instances' key")
     for key, array in inputs.items():
-        _check_shape(key, signature.inputs[key], array.shape)
-    return PredictRequest(name, inputs, row_form="instances" in content)
+        check_shape(key, signature.inputs[key], array.shape)
+    return RestPredict(PredictRequest(name, inputs), "instances" in content)
 
 
-def format_predict(request: PredictRequest, outputs: Mapping[str, NDArray[Any]]) -> bytes:
-    """Return the body of the reply, in the form the request was in.
+def load_object(body: bytes) -> dict[str, Any]:
+    """Read the body of a request: a JSON object, in which NaN, Infinity and -Infinity may stand for numbers.
 
     Raises:
-        RequestError: the outputs cannot be shown as rows.
+        RequestError: it is something else.
     """
-    return predictions_json(outputs) if request.row_form else outputs_json(outputs)
+    content = _load(body)
+    if not isinstance(content, dict):
+        raise invalid(f"JSON Value: {quote(content)} Is not object")
+    return content
 
 
-def error_json(message: str) -> bytes:
-    """Return the body of a reply that refuses a request."""
-    try:
-        return orjson.dumps({"error": message})
-    except orjson.JSONEncodeError:  # a lone surrogate from the request
-        return json.dumps({"error": message}).encode()
+def signature_name(content: dict[str, Any]) -> str:
+    """Return the name of the signature that a request asks for.
+
+    Raises:
+        RequestError: it is not a string.
+    """
+    name = content.get("signature_name", "")
+    if not isinstance(name, str):
+        raise invalid(
+            f"JSON Value: {quote(content)} not formatted correctly."
+            " 'signature_name' key must be a string value."
+        )
+    return name or DEFAULT_SIGNATURE
 
 
 def _load(body: bytes) -> Any:
@@ -123,13 +151,7 @@ def _python_spelling(match: re.Match[bytes]) -> bytes:
 
 
 def _choose(content: dict[str, Any], signatures: Mapping[str, Signature]) -> tuple[str, Signature]:
-    name = content.get("signature_name", "")
-    if not isinstance(name, str):
-        raise invalid(
-            f"JSON Value: {quote(content)} not formatted correctly."
-            " 'signature_name' key must be a string value."
-        )
-    name = name or DEFAULT_SIGNATURE
+    name = signature_name(content)
     if name not in signatures:
         raise invalid(f'Serving signature name: "{name[:200]}" not found in signature def')
     if not signatures[name].inputs:
@@ -229,7 +251,12 @@ def _explain(key: str, column: list[Any], spec: TensorSpec) -> None:
             )
 
 
-def _check_shape(key: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+def check_shape(key: str, spec: TensorSpec, shape: tuple[int, ...]) -> None:
+    """Check that an input is of a shape that the signature accepts.
+
+    Raises:
+        RequestError: it is not.
+    """
     if not spec.accepts(shape):
         raise invalid(
             f"input '{key}' has shape {shape_text(shape)}, but the signature expects {shape_text(spec.shape)}"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.tfs.rest import PredictRequest, error_json, format_predict, parse_predict
+from fairway.tfs.request import PredictRequest
+from fairway.tfs.rest import error_json, format_predict, parse_predict
 from fairway.tfs.signatures import Signature, TensorSpec
 from fairway.tfs.status import Code, RequestError
 
@@ -34,7 +35,7 @@ def body(**content: Any) -> bytes:
 
 
 def inputs(data: bytes) -> dict[str, Any]:
-    return {name: array.tolist() for name, array in parse_predict(data, SIGNATURES).inputs.items()}
+    return {name: array.tolist() for name, array in parse_predict(data, SIGNATURES).request.inputs.items()}
 
 
 @pytest.mark.parametrize(
@@ -147,9 +148,9 @@ def test_the_reply_has_the_form_of_the_request() -> None:
     rows = parse_predict(body(instances=[1, 2]), SIGNATURES)
     columns = parse_predict(body(inputs=[1, 2]), SIGNATURES)
 
-    assert format_predict(rows, outputs) == b'{"predictions":[2.5,3.0]}'
-    assert format_predict(columns, outputs) == b'{"outputs":[2.5,3.0]}'
-    assert rows.rows == 2
+    assert format_predict(outputs, rows.row_form) == b'{"predictions":[2.5,3.0]}'
+    assert format_predict(outputs, columns.row_form) == b'{"outputs":[2.5,3.0]}'
+    assert rows.request.rows == 2
 
 
 def test_an_error_is_json_whatever_is_in_it() -> None:
@@ -192,6 +193,6 @@ def test_no_bytes_are_too_strange(data: bytes) -> None:
 
 def parsed(data: bytes) -> PredictRequest | RequestError:
     try:
-        return parse_predict(data, SIGNATURES)
+        return parse_predict(data, SIGNATURES).request
     except RequestError as err:
         return err
