@@ -382,6 +382,9 @@ class UpSettings(Settings):
     rest_api_port: Port = 8500
     """Port of the model server's REST API; 0 takes a free one."""
 
+    grpc_port: Port = 9000
+    """Port of the model server's gRPC API; 0 takes a free one."""
+
     host: Host = "127.0.0.1"
 
 

@@ -82,7 +82,9 @@ def running(*words: str) -> Iterator[str]:
 @pytest.fixture(scope="package")
 def served_model(trained_export: Path) -> Iterator[str]:
     """The address of a model server with a really trained model."""
-    with running("serve", "--rest_api_port", "0", "--model_base_path", str(trained_export)) as address:
+    with running(
+        "serve", "--port", "0", "--rest_api_port", "0", "--model_base_path", str(trained_export)
+    ) as address:
         yield address
 
 

@@ -106,7 +106,9 @@ def test_a_server_that_is_down_is_explained_and_found_again(
     draw(page, "1")
     expect(page.get_by_role("alert")).to_contain_text("No answer yet")
     expect(page.locator("#digit")).to_have_text("?")
-    start_server("serve", "--rest_api_port", str(port), "--model_base_path", str(trained_export))
+    start_server(
+        "serve", "--port", "0", "--rest_api_port", str(port), "--model_base_path", str(trained_export)
+    )
     expect(page.locator("#digit")).to_have_text("1", timeout=15_000)  # the drawing is asked about again
     expect(page.locator("#notice")).to_be_hidden()
     expect(page.locator("#status-text")).to_have_text(re.compile(r"serving mnist version \d+"))
@@ -119,7 +121,7 @@ def test_a_training_is_followed_until_its_model_is_served(
     model.mkdir()
     export.mkdir()
     (model / "config.json").write_text(json.dumps({"run": "r", "train_steps": 468, "model_type": "cnn"}))
-    serve = start_server("serve", "--rest_api_port", "0", "--model_base_path", str(export))
+    serve = start_server("serve", "--port", "0", "--rest_api_port", "0", "--model_base_path", str(export))
     web = start_server(
         "web", "--port", "0", "--server", serve, "--model-dir", str(model), "--export-dir", str(export)
     )

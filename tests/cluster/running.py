@@ -12,7 +12,8 @@ from contextlib import contextmanager
 
 from tests.cluster.apps import ClusterApp
 
-FREE_PORTS = ("--web-port", "0", "--tensorboard-port", "0", "--rest-api-port", "0")
+PORTS = ("--web-port", "--tensorboard-port", "--rest-api-port", "--grpc-port")
+FREE_PORTS = tuple(word for flag in PORTS for word in (flag, "0"))
 
 
 class Running:

@@ -21,7 +21,8 @@ import pytest
 from tests.conftest import Fairway
 from tests.servers.moto import Moto
 
-FREE_PORTS = ("--web-port", "0", "--tensorboard-port", "0", "--rest-api-port", "0")
+PORTS = ("--web-port", "--tensorboard-port", "--rest-api-port", "--grpc-port")
+FREE_PORTS = tuple(word for flag in PORTS for word in (flag, "0"))
 
 
 class Up:
@@ -213,7 +214,7 @@ def test_mistake_of_the_user_ends_up_with_the_trainers_words(fairway: Fairway) -
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("flag", ["--web-port", "--tensorboard-port", "--rest-api-port"])
+@pytest.mark.parametrize("flag", PORTS)
 def test_taken_port_is_named_before_anything_starts(tmp_path: Path, fairway: Fairway, flag: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])

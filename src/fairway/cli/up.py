@@ -46,7 +46,7 @@ def up(
 
 
 def _refuse_cluster_flags(settings: ClusterUpSettings) -> None:
-    for field in ("set", "replace", "create_namespace", "grpc_port"):
+    for field in ("set", "replace", "create_namespace"):
         if getattr(settings, field) != getattr(ClusterUpSettings(), field):
             flag = f"--{field.replace('_', '-')}"
             raise UsageError(

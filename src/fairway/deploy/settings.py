@@ -129,26 +129,14 @@ class LogsSettings(ChoiceSettings):
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class PortSettings(UpSettings):
-    """Where the forwarded ports are on this machine."""
-
-    grpc_port: Port = 9000
-    """Port of TensorFlow Serving's gRPC API; 0 takes a free one."""
-
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class OpenSettings(PortSettings, ChoiceSettings):
+class OpenSettings(UpSettings, ChoiceSettings):
     """What is opened, and where."""
 
 
 @Parameter(name="*")
 @dataclass(frozen=True, kw_only=True)
-class ClusterUpSettings(PortSettings):
+class ClusterUpSettings(UpSettings):
     """Where the parts of `fairway up` listen, and what is done for a cluster."""
-
-    grpc_port: Annotated[Port, Parameter(group=ON_CLUSTER)] = 9000
-    """Port of TensorFlow Serving's gRPC API; 0 takes a free one."""
 
     set: Annotated[tuple[str, ...], Parameter(negative="", group=ON_CLUSTER)] = ()
     """COMPONENT.KEY=VALUE: this value for this time; may be repeated."""

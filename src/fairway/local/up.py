@@ -31,6 +31,7 @@ def run(train: TrainSettings, settings: UpSettings) -> None:
         web_port=claim_port(settings.host, settings.web_port, "--web-port"),
         tensorboard_port=claim_port(settings.host, settings.tensorboard_port, "--tensorboard-port"),
         rest_api_port=claim_port(settings.host, settings.rest_api_port, "--rest-api-port"),
+        grpc_port=claim_port(settings.host, settings.grpc_port, "--grpc-port"),
     )
     trained = any(not version.problem for version in list_versions(train.export_dir))
     asyncio.run(_run(train, settings, trained))
@@ -70,7 +71,7 @@ def build_parts(train: TrainSettings, settings: UpSettings) -> list[Part]:
         part("train", "train", *as_flags(train), once=True),
         part(
             "serve",
-            *("serve", *host, f"--rest_api_port={settings.rest_api_port}"),
+            *("serve", *host, f"--port={settings.grpc_port}", f"--rest_api_port={settings.rest_api_port}"),
             *(f"--model_name={MODEL_NAME}", f"--model_base_path={train.export_dir}"),
         ),
         part(
@@ -94,6 +95,7 @@ def links(settings: UpSettings) -> list[Link]:
         Link("Draw a digit", web, f"{web}healthz"),
         Link("TensorBoard", board, board),
         Link("Model server", f"{server}/v1/models/{MODEL_NAME}", f"{server}/readyz"),
+        Link("Model server, gRPC", f"{host}:{settings.grpc_port}", f"{server}/readyz"),
     ]
 
 

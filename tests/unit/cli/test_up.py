@@ -21,7 +21,7 @@ def call(*words: str) -> Any:
 
 @pytest.mark.parametrize(
     "words",
-    [("--replace",), ("--create-namespace",), ("--set", "train.trainSteps=1"), ("--grpc-port", "1")],
+    [("--replace",), ("--create-namespace",), ("--set", "train.trainSteps=1")],
     ids="".join,
 )
 def test_flags_for_a_cluster_need_an_environment(words: tuple[str, ...]) -> None:

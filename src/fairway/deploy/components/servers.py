@@ -30,7 +30,7 @@ _SIDECAR_RESOURCES = {
     "requests": {"cpu": "50m", "memory": "128Mi"},
     "limits": {"cpu": "1", "memory": "512Mi"},
 }
-_REST = pods.port("http-tf-serving", REST_PORT)
+_PORTS = [pods.port("grpc-tf-serving", GRPC_PORT), pods.port("http-tf-serving", REST_PORT)]
 
 
 def pod(params: ServingParams, placement: Placement) -> Manifest:
@@ -51,6 +51,7 @@ def _fairway(params: ServingParams, placement: Placement) -> Manifest:
         params.image,
         [
             "serve",
+            f"--port={GRPC_PORT}",
             f"--rest_api_port={REST_PORT}",
             f"--model_name={params.model_name}",
             f"--model_base_path={params.model_base_path}",
@@ -59,7 +60,7 @@ def _fairway(params: ServingParams, placement: Placement) -> Manifest:
         _environment(params, component),
         volumes,
         pods.resources(params, params.num_gpus),
-        ports=[_REST],
+        ports=_PORTS,
         **pods.http_probes(REST_PORT, alive="/healthz", ready="/readyz"),
         lifecycle=pods.drain(_DRAIN_S),
     )
@@ -103,7 +104,7 @@ def _server(
         volumes,
         pods.resources(params, params.num_gpus),
         command=[_TENSORFLOW_SERVING],
-        ports=[pods.port("grpc-tf-serving", GRPC_PORT), _REST],
+        ports=_PORTS,
         startupProbe=pods.tcp_probe(GRPC_PORT, period_s=1, failures=_DAY_S),
         readinessProbe=pods.http_probe(
             f"/v1/models/{params.model_name}/metadata", REST_PORT, period_s=5, failures=3

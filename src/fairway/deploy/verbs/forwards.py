@@ -17,7 +17,7 @@ from fairway.deploy.components.serving import ServingParams
 from fairway.deploy.components.tensorboard import TensorBoardParams
 from fairway.deploy.components.web import WebParams
 from fairway.deploy.manifests import render
-from fairway.deploy.settings import PortSettings
+from fairway.config import UpSettings
 from fairway.deploy.target import Component, Target
 from fairway.deploy.verbs.backend import Backend
 from fairway.errors import ClusterError, FairwayError
@@ -158,7 +158,7 @@ class Opened:
         log.info("%s", ready_text(self._links, ending))
 
 
-def find_forwards(target: Target, components: Iterable[Component], ports: PortSettings) -> list[Forward]:
+def find_forwards(target: Target, components: Iterable[Component], ports: UpSettings) -> list[Forward]:
     """Return what of some components can be opened, the first of each kind.
 
     Args:
@@ -179,7 +179,7 @@ def find_forwards(target: Target, components: Iterable[Component], ports: PortSe
 _WEB, _BOARD, _REST, _GRPC = _ORDER = ("Draw a digit", "TensorBoard", "Model server", "Model server, gRPC")
 
 
-def _forwards(target: Target, component: Component, ports: PortSettings) -> list[Forward]:
+def _forwards(target: Target, component: Component, ports: UpSettings) -> list[Forward]:
     params, name = component.params, component.name
     if not isinstance(params, WebParams | TensorBoardParams | ServiceParams):
         return []
@@ -191,23 +191,21 @@ def _forwards(target: Target, component: Component, ports: PortSettings) -> list
         case TensorBoardParams():
             port = ports.tensorboard_port
             return [Forward(_BOARD, *place, "http", port, "--tensorboard-port", (name,))]
-    servers = _servers(target, params.model_name)
-    names, model = tuple(servers), f"/v1/models/{params.model_name}"
-    port, flag = ports.rest_api_port, "--rest-api-port"
-    forwards = [Forward(_REST, *place, "http-tf-serving", port, flag, names, path=model, ready=model)]
-    if any(server.server == "tensorflow-serving" for server in servers.values()):
-        port, flag = ports.grpc_port, "--grpc-port"
-        forwards.append(Forward(_GRPC, *place, "grpc-tf-serving", port, flag, names, ready=None))
-    return forwards
+    names, model = _servers(target, params.model_name), f"/v1/models/{params.model_name}"
+    rest, grpc = (ports.rest_api_port, "--rest-api-port"), (ports.grpc_port, "--grpc-port")
+    return [
+        Forward(_REST, *place, "http-tf-serving", *rest, names, path=model, ready=model),
+        Forward(_GRPC, *place, "grpc-tf-serving", *grpc, names, ready=None),
+    ]
 
 
-def _servers(target: Target, model_name: str) -> dict[str, ServingParams]:
-    """Return the model servers that take part, by component."""
-    return {
-        each.name: each.params
+def _servers(target: Target, model_name: str) -> tuple[str, ...]:
+    """Return the components of the model servers that take part."""
+    return tuple(
+        each.name
         for each in target.choose()
         if isinstance(each.params, ServingParams) and each.params.model_name == model_name
-    }
+    )
 
 
 @asynccontextmanager

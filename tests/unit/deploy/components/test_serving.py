@@ -40,13 +40,17 @@ def test_a_pod_runs_the_command_of_the_laptop() -> None:
     container = container_of(build("serving", **SERVING["pvc"], modelName="digits"))
     assert container["args"] == [
         "serve",
+        "--port=9000",
         "--rest_api_port=8500",
         "--model_name=digits",
         "--model_base_path=/mnt/export",
         "--host=::",
     ]
     assert "command" not in container
-    assert container["ports"] == [{"name": "http-tf-serving", "containerPort": 8500}]
+    assert {port["name"]: port["containerPort"] for port in container["ports"]} == {
+        "grpc-tf-serving": 9000,
+        "http-tf-serving": 8500,
+    }
 
 
 def test_ready_means_that_a_model_answers_and_waiting_for_one_is_no_death() -> None:

@@ -16,7 +16,8 @@ import pytest
 from fairway.deploy.kube.errors import AwayError
 from fairway.deploy.kube.forward import PodStream
 from fairway.deploy.resources import Manifest
-from fairway.deploy.settings import OpenSettings, PortSettings
+from fairway.config import UpSettings
+from fairway.deploy.settings import OpenSettings
 from fairway.deploy.target import Target
 from fairway.deploy.verbs import forwards as module
 from fairway.deploy.verbs import open as verb
@@ -77,7 +78,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) ->
 
 def find(directory: Path, *overrides: str, app: str = APP) -> list[Forward]:
     target = make_target(directory, *overrides, app=app)
-    return find_forwards(target, target.choose(), PortSettings(rest_api_port=7))
+    return find_forwards(target, target.choose(), UpSettings(rest_api_port=7))
 
 
 def test_what_people_open_has_a_port(tmp_path: Path) -> None:
@@ -86,21 +87,22 @@ def test_what_people_open_has_a_port(tmp_path: Path) -> None:
         ("Draw a digit", "web-ui", 8080),
         ("TensorBoard", "tensorboard-tb", 8090),
         ("Model server", "mnist-service", 7),
+        ("Model server, gRPC", "mnist-service", 9000),
     ]
     assert found[2].pods_of == ("serving",)
     assert found[2].link("127.0.0.1", 7).url == "http://127.0.0.1:7/v1/models/mnist"
 
 
-def test_tensorflow_serving_speaks_grpc_too(tmp_path: Path) -> None:
-    grpc = find(tmp_path, "serving.server=tensorflow-serving")[-1]
-    assert (grpc.title, grpc.port, grpc.flag) == ("Model server, gRPC", 9000, "--grpc-port")
+def test_what_speaks_grpc_has_an_address(tmp_path: Path) -> None:
+    grpc = find(tmp_path)[-1]
+    assert grpc.flag == "--grpc-port"
     link = grpc.link("127.0.0.1", 9000)
     assert (link.url, link.ready) == ("127.0.0.1:9000", "")
 
 
 def test_of_two_web_uis_the_first_is_opened(tmp_path: Path) -> None:
     found = find(tmp_path, app=f"{APP}  other: {{kind: web-ui, params: {{name: other}}}}\n")
-    assert [each.component for each in found] == ["web-ui", "mnist-service"]
+    assert [each.component for each in found] == ["web-ui", "mnist-service", "mnist-service"]
 
 
 def test_a_component_without_a_port_is_refused(tmp_path: Path) -> None:
