@@ -102,7 +102,8 @@ def test_the_model_sees_light_on_dark_in_the_middle() -> None:
     drawing = Image.new("L", (300, 200), 255)
     drawing.paste(0, (30, 20, 60, 160))
     seen = see(encode(drawing))
-    assert (seen.shape, seen.dtype, seen.max()) == ((28, 28), np.uint8, 255)
+    assert (seen.shape, seen.max()) == ((28, 28), 255)
+    assert seen.dtype == np.uint8
     rows, columns = np.nonzero(seen)
     assert (rows.min(), rows.max()) == (4, 23)
     assert abs((columns.min() + columns.max()) / 2 - 13.5) <= 1
