@@ -43,13 +43,8 @@ class LiteRuntime:
         self._inputs = _match(path.name, "input", inputs, signature.inputs)
         self._outputs = _match(path.name, "output", outputs, signature.outputs)
 
-    @property
-    def busy(self) -> bool:
-        """Whether another thread is in `run` now."""
-        return self._lock.locked()
-
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return the outputs, in the order of the signature.
+        """Return the outputs, in the order of the signature; wait while another thread computes.
 
         Args:
             inputs: Arrays of the signature's dtypes, of shapes it accepts.
@@ -58,15 +53,28 @@ class LiteRuntime:
             RequestError: the model cannot compute these inputs.
         """
         with self._lock:
-            try:
-                self._resize({name: array.shape for name, array in inputs.items()})
-                for name, index in self._inputs.items():
-                    self._interpreter.set_tensor(index, inputs[name])
-                self._interpreter.invoke()
-                return {name: self._interpreter.get_tensor(index) for name, index in self._outputs.items()}
-            except (ValueError, RuntimeError) as err:
-                self._open()  # a failed interpreter keeps its half-changed shapes, and every message so far
-                raise invalid(f"the model cannot compute this input: {err}") from err
+            return self._compute(inputs)
+
+    def run_if_free(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | None:
+        """Return what `run` returns, or `None` at once if another thread is computing."""
+        if not self._lock.acquire(blocking=False):
+            return None
+        try:
+            return self._compute(inputs)
+        finally:
+            self._lock.release()
+
+    def _compute(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        interpreter = self._interpreter
+        try:
+            self._resize({name: array.shape for name, array in inputs.items()})
+            for name, index in self._inputs.items():
+                interpreter.set_tensor(index, inputs[name])
+            interpreter.invoke()
+            return {name: interpreter.get_tensor(index) for name, index in self._outputs.items()}
+        except (ValueError, RuntimeError) as err:
+            self._open()  # a failed interpreter keeps its half-changed shapes, and every message so far
+            raise invalid(f"the model cannot compute this input: {err}") from err
 
     def _open(self) -> None:
         self._shapes: dict[str, tuple[int, ...]] = {}

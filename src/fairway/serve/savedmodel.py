@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,19 @@ from fairway.quiet import without_notices
 from fairway.storage.manifest import SAVED_MODEL
 from fairway.tfs.signatures import Signature
 from fairway.tfs.status import Code, RequestError, invalid
+
+_threads = (0, 0)  # of TensorFlow, which has them once per process: intra-op, inter-op
+
+
+def use_threads(intra_op: int, inter_op: int) -> None:
+    """Say how many threads TensorFlow is to have, before it computes for the first time in this process.
+
+    Args:
+        intra_op: Threads for one operation; 0 leaves it to TensorFlow.
+        inter_op: Operations at the same time; 0 leaves it to TensorFlow.
+    """
+    global _threads
+    _threads = (intra_op, inter_op)
 
 
 class SavedModel:
@@ -64,7 +77,7 @@ class SavedModel:
         if function is None:
             raise RequestError(Code.INTERNAL, f"the SavedModel does not have the signature {name}")
         try:
-            outputs = function(**{key: tf.constant(array) for key, array in inputs.items()})
+            outputs = function(**{key: _constant(tf, array) for key, array in inputs.items()})
         except (tf.errors.InvalidArgumentError, ValueError, TypeError) as err:
             raise invalid(f"the model cannot compute this input: {_reason(err)}") from err
         except tf.errors.OpError as err:
@@ -80,6 +93,7 @@ class SavedModel:
             raise FairwayError(f"TensorFlow cannot load the SavedModel: {_reason(err)}") from err
 
 
+@cache
 def _tensorflow() -> Any:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its C++ log would drown ours
     try:
@@ -87,7 +101,15 @@ def _tensorflow() -> Any:
             import tensorflow
     except ImportError as err:
         raise missing_extra("TensorFlow", "train", "This model or signature") from err
+    intra_op, inter_op = _threads
+    tensorflow.config.threading.set_intra_op_parallelism_threads(intra_op)
+    tensorflow.config.threading.set_inter_op_parallelism_threads(inter_op)
     return tensorflow
+
+
+def _constant(tf: Any, array: NDArray[Any]) -> Any:
+    # The dtype of strings has to be named: an empty array of objects would become one of floats.
+    return tf.constant(array, tf.string if array.dtype == object else None)
 
 
 def _reason(err: Exception) -> str:

@@ -1,12 +1,16 @@
-"""One version of a model in memory: which of its signatures run on LiteRT, which on TensorFlow."""
+"""One version of a model in memory: which of its signatures run on LiteRT, which on TensorFlow.
+
+LiteRT runs a signature only where the export has recorded that it answers as the SavedModel does, and only
+if it still does so here: the answers that are recorded with the warm-up requests are compared at loading.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,39 +21,62 @@ from fairway.serve.runtime import LiteRuntime
 from fairway.serve.savedmodel import SavedModel
 from fairway.storage.exports import Version, damaged_files
 from fairway.storage.files import sha256
-from fairway.storage.manifest import SAVED_MODEL, TFLITE, Manifest
-from fairway.tfs.rest import PredictRequest
+from fairway.storage.manifest import SAVED_MODEL, TFLITE, WARMUP, Manifest
+from fairway.tfs.request import PredictRequest
 from fairway.tfs.signatures import DEFAULT_SIGNATURE, NUMPY_DTYPES, Signature, signatures_from_json
 from fairway.tfs.status import Code, RequestError
+from fairway.tfs.warmup import WarmupRecord, read_warmup
+
+# The largest difference, absolute or relative, of a LiteRT answer from the recorded one of TensorFlow. It is
+# what the export requires of the probabilities. Another processor rounds otherwise, but by less: 7e-7 was
+# measured, a tenth of it. Whole numbers, such as classes, must be the same.
+PARITY = 1e-5
 
 _WITH_ZERO = NUMPY_DTYPES.keys() - {"DT_STRING"}
+_MEASURED_ROWS = 8
+_MEASURE_ROWS_BELOW_S = 0.002  # what takes longer is never computed on the event loop anyway
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+class Cost(NamedTuple):
+    """Seconds that LiteRT takes for a request: `base + rows * row`."""
+
+    base: float
+    row: float
+
+
+_UNKNOWN = Cost(base=float("inf"), row=0.0)
+
+
+@dataclass(frozen=True, eq=False)
 class Servable:
     """A loaded version.
 
     Nothing has to close it: each request holds it while it runs, and the memory goes with the last of them.
 
     Attributes:
+        model: Under which name it serves.
         number: The version.
         signatures: By name.
+        saved_model: Runs what LiteRT does not.
         lite: Runs the signature `lite_signature`; `None` where TensorFlow runs all.
-        saved_model: Runs the other signatures.
-        row_seconds: What one row takes on LiteRT, as measured at loading.
+        cost: Of that signature, as measured at loading.
+        rows_independent: Whether the answer to a row is known not to depend on the other rows of the request.
+            It is so with what fairway has exported; of other programs' models nobody can tell.
     """
 
+    model: str
     number: int
     signatures: Mapping[str, Signature]
     saved_model: SavedModel
     lite: LiteRuntime | None = None
     lite_signature: str = ""
-    row_seconds: float = 0.0
+    cost: Cost = _UNKNOWN
+    rows_independent: bool = False
 
     def run(self, request: PredictRequest) -> dict[str, NDArray[Any]]:
-        """Return the outputs of a request, in the order of the signature.
+        """Return the outputs of a request, in the order of the signature; wait while LiteRT is busy.
 
         Raises:
             RequestError: the model cannot compute the inputs, or TensorFlow is needed and not installed.
@@ -64,35 +91,69 @@ class Servable:
             raise RequestError(Code.FAILED_PRECONDITION, f"{err.message}. {err.hint}".rstrip()) from err
         return {name: outputs[name] for name in self.signatures[request.signature_name].outputs}
 
+    def run_if_free(self, request: PredictRequest) -> dict[str, NDArray[Any]] | None:
+        """Return what `run` returns, but `None` at once where TensorFlow runs it or LiteRT is busy.
+
+        Raises:
+            RequestError: the model cannot compute the inputs.
+        """
+        if self.lite and request.signature_name == self.lite_signature:
+            return self.lite.run_if_free(request.inputs)
+        return None
+
+    def one_at_a_time(self, signature_name: str) -> bool:
+        """Tell whether a signature computes one request at a time, as LiteRT does."""
+        return self.lite is not None and signature_name == self.lite_signature
+
     def seconds(self, request: PredictRequest) -> float:
-        """Return how long `run` will take, roughly; infinity where it may wait or nobody can tell."""
-        if self.lite and request.signature_name == self.lite_signature and not self.lite.busy:
-            return request.rows * self.row_seconds
-        return float("inf")
+        """Return how long `run` computes, roughly; infinity where nobody can tell."""
+        if not self.one_at_a_time(request.signature_name):
+            return float("inf")
+        return self.cost.base + request.rows * self.cost.row
 
 
-def load_servable(version: Version) -> Servable:
+def load_servable(version: Version, model: str, *, warmup: bool) -> Servable:
     """Load a version and have it answer once.
+
+    Args:
+        version: A complete one.
+        model: The name under which it is to serve.
+        warmup: Whether to run its warm-up records. On LiteRT they are run in any case, as they are what its
+            answers are checked by.
 
     Raises:
         FairwayError: the version is damaged, or cannot be run here.
     """
     if version.manifest is None:
-        return _load_foreign(version)
+        return _load_foreign(version, model, warmup=warmup)
     if damaged := damaged_files(version):
         raise FairwayError(f"wrong checksum of {', '.join(damaged)}")
     try:
         signatures = signatures_from_json(version.manifest.signatures)
     except ValueError as err:
         raise FairwayError(f"its manifest cannot be read: {err}") from err
-    if reason := _why_not_lite(version, version.manifest, signatures):
-        logger.info("version %d is run by TensorFlow: %s", version.number, reason)
-        return _warm_tensorflow(Servable(version.number, signatures, SavedModel(version.path)))
-    name = version.manifest.tflite["signature"]
-    with without_notices():
-        lite = LiteRuntime(version.path / TFLITE, name, signatures[name])
-        seconds = _warm_lite(lite, signatures[name])
-    return Servable(version.number, signatures, SavedModel(version.path), lite, name, seconds)
+    saved_model = SavedModel(version.path)
+    reason = _why_not_lite(version, version.manifest, signatures)
+    if not reason:
+        name = version.manifest.tflite["signature"]
+        records = _records(version, signatures)
+        with without_notices():
+            lite = LiteRuntime(version.path / TFLITE, name, signatures[name])
+            reason = _disagreement(lite, [each for each in records if each.request.signature_name == name])
+            cost = _measure(lite, signatures[name])
+    if reason:
+        logger.warning("version %d of %s is run by TensorFlow: %s", version.number, model, reason)
+        servable = Servable(model, version.number, signatures, saved_model, rows_independent=True)
+        return _load_tensorflow(servable, version, warmup=warmup)
+    return Servable(model, version.number, signatures, saved_model, lite, name, cost, rows_independent=True)
+
+
+def _load_foreign(version: Version, model: str, *, warmup: bool) -> Servable:
+    if (version.path / TFLITE).exists():
+        raise FairwayError(f"it has a {TFLITE} but no manifest: it is damaged or still being copied")
+    saved_model = SavedModel(version.path)
+    servable = Servable(model, version.number, saved_model.read_signatures(), saved_model)
+    return _load_tensorflow(servable, version, warmup=warmup)
 
 
 def _why_not_lite(version: Version, manifest: Manifest, signatures: Mapping[str, Signature]) -> str:
@@ -106,37 +167,109 @@ def _why_not_lite(version: Version, manifest: Manifest, signatures: Mapping[str,
     return ""
 
 
-def _load_foreign(version: Version) -> Servable:
-    if (version.path / TFLITE).exists():
-        raise FairwayError(f"it has a {TFLITE} but no manifest: it is damaged or still being copied")
-    model = SavedModel(version.path)
-    return _warm_tensorflow(Servable(version.number, model.read_signatures(), model))
+def _records(version: Version, signatures: Mapping[str, Signature]) -> list[WarmupRecord]:
+    """Return a version's warm-up records; none where it has no such file.
+
+    A damaged file fails the version, as in TensorFlow Serving: its other files may be no better.
+    """
+    try:
+        return list(read_warmup((version.path / WARMUP).read_bytes(), signatures))
+    except FileNotFoundError:
+        return []
+    except (ValueError, OSError) as err:
+        raise FairwayError(f"{WARMUP} cannot be read: {err}") from err
 
 
-def _warm_lite(lite: LiteRuntime, signature: Signature) -> float:
-    """Run zeros twice and return the seconds of the second time."""
-    inputs = _zeros(signature)
-    lite.run(inputs)
-    start = time.perf_counter()
-    lite.run(inputs)
-    return time.perf_counter() - start
-
-
-def _warm_tensorflow(servable: Servable) -> Servable:
-    """Load the model and run zeros, so that the first client does not wait for TensorFlow's planning."""
-    servable.saved_model.load()
-    signature = servable.signatures.get(DEFAULT_SIGNATURE)
-    if signature and all(spec.dtype in _WITH_ZERO for spec in signature.inputs.values()):
+def _disagreement(lite: LiteRuntime, records: Iterable[WarmupRecord]) -> str:
+    """Return how LiteRT's answers differ from TensorFlow's at the export; empty if they agree."""
+    for record in records:
         try:
-            servable.saved_model.run(DEFAULT_SIGNATURE, _zeros(signature))
+            outputs = lite.run(record.request.inputs)
         except RequestError as err:
-            # Not every model takes zeros, and what it does not take it will tell the client.
-            logger.debug("version %d does not take zeros: %s", servable.number, err)
+            return f"LiteRT does not take a warm-up request: {err.message}"
+        for name, expected in (record.expected or {}).items():
+            if name not in outputs:
+                return f"LiteRT has no output '{name}', which the answer to a warm-up request has"
+            if reason := _difference(outputs[name], expected):
+                return f"LiteRT's answer to a warm-up request differs in '{name}' {reason}"
+    return ""
+
+
+def _difference(answer: NDArray[Any], expected: NDArray[Any]) -> str:
+    if answer.shape != expected.shape:
+        return f"by its shape, {answer.shape} instead of {expected.shape}"
+    if not np.issubdtype(expected.dtype, np.inexact):
+        count = int((answer != expected).sum())
+        return f"in {count} of {expected.size} elements" if count else ""
+    if np.allclose(answer, expected, rtol=PARITY, atol=PARITY, equal_nan=True):
+        return ""
+    return f"by up to {np.abs(answer - expected).max():.1e}, more than {PARITY:.0e}"
+
+
+def _measure(lite: LiteRuntime, signature: Signature) -> Cost:
+    """Run zeros and return what they take.
+
+    The cost is infinite where zeros cannot tell it: where they are not taken, or where more than the number
+    of rows is open.
+    """
+    specs = signature.inputs.values()
+    if any(spec.shape is None or -1 in spec.shape[1:] or spec.dtype not in _WITH_ZERO for spec in specs):
+        return _UNKNOWN
+    try:
+        one = _seconds(lite, _zeros(signature, 1))
+        if one > _MEASURE_ROWS_BELOW_S:
+            return Cost(0.0, one)
+        several = _seconds(lite, _zeros(signature, _MEASURED_ROWS))
+    except RequestError as err:
+        logger.debug("LiteRT does not take zeros: %s", err.message)
+        return _UNKNOWN
+    row = max(0.0, several - one) / (_MEASURED_ROWS - 1)
+    return Cost(max(0.0, one - row), row)
+
+
+def _seconds(lite: LiteRuntime, inputs: Mapping[str, NDArray[Any]]) -> float:
+    """Return the shortest of three runs after a first one, which makes room in memory."""
+    lite.run(inputs)
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        lite.run(inputs)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _load_tensorflow(servable: Servable, version: Version, *, warmup: bool) -> Servable:
+    """Load the SavedModel and run it, so that the first client does not wait for TensorFlow's planning."""
+    servable.saved_model.load()
+    if not warmup:
+        return servable
+    records = _records(version, servable.signatures)
+    for record in records:
+        try:
+            servable.run(record.request)
+        except RequestError as err:
+            raise FairwayError(f"it does not take one of its own warm-up requests: {err.message}") from err
+    if not records:
+        _run_zeros(servable)
     return servable
 
 
-def _zeros(signature: Signature) -> dict[str, NDArray[Any]]:
+def _run_zeros(servable: Servable) -> None:
+    signature = servable.signatures.get(DEFAULT_SIGNATURE)
+    if signature and all(spec.dtype in _WITH_ZERO for spec in signature.inputs.values()):
+        try:
+            servable.run(PredictRequest(DEFAULT_SIGNATURE, _zeros(signature, 1)))
+        except RequestError as err:
+            # Not every model takes zeros, and what it does not take it will tell the client.
+            logger.debug("version %d of %s does not take zeros: %s", servable.number, servable.model, err)
+
+
+def _zeros(signature: Signature, rows: int) -> dict[str, NDArray[Any]]:
+    """Return inputs of a number of rows, where that is open, and of size 1 where another dimension is."""
     return {
-        name: np.zeros([1 if size < 0 else size for size in spec.shape or ()], NUMPY_DTYPES[spec.dtype])
+        name: np.zeros(
+            [size if size >= 0 else 1 if axis else rows for axis, size in enumerate(spec.shape or ())],
+            NUMPY_DTYPES[spec.dtype],
+        )
         for name, spec in signature.inputs.items()
     }
