@@ -80,7 +80,7 @@ def fits(flat: NDArray[Any], type_: str, dtype: np.dtype[Any]) -> bool:
     """
     if dtype.kind == "f":
         # Below this bound no integer loses precision and no float overflows. NaN is not below it.
-        return bool(np.abs(flat).max() <= _MAX_EXACT_INTEGER[type_])
+        return bool(np.maximum.reduce(np.abs(flat)) <= _MAX_EXACT_INTEGER[type_])
     bounds = np.iinfo(dtype)
     return bool(flat.min() >= bounds.min and flat.max() <= bounds.max)
 

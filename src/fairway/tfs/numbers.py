@@ -8,7 +8,7 @@ plainly regular is left to the exact path, which also finds the words for what i
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from math import prod
 from typing import Any, Literal
@@ -136,16 +136,21 @@ def _tensor(column: Any, spec: TensorSpec) -> tuple[NDArray[Any], int]:
 def _shape(column: Any, rank: int) -> tuple[tuple[int, ...], int]:
     shape = [len(column)]
     lists = 0
-    level = column
     for axis in range(1, rank):
-        if axis > 1:
-            level = [*chain.from_iterable(level)]
         lists += prod(shape)
-        sizes = {*map(len, level)}
+        sizes = {*map(len, _level(column, axis))}
         if len(sizes) != 1:
             raise _IrregularError
         shape.append(sizes.pop())
     return tuple(shape), lists
+
+
+def _level(column: Any, axis: int) -> Iterable[Any]:
+    # To start from the top each time costs less than to keep the lists of a level.
+    level: Iterable[Any] = column
+    for _ in range(axis - 1):
+        level = chain.from_iterable(level)
+    return level
 
 
 def _buffer(column: Any, of_type: Literal["d", "i"]) -> bytes:

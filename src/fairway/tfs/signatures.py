@@ -67,10 +67,14 @@ class TensorSpec:
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
         """Tell whether a tensor of this shape fits."""
-        return self.shape is None or (
-            len(shape) == len(self.shape)
-            and all(want in (-1, have) for want, have in zip(self.shape, shape, strict=True))
-        )
+        if self.shape is None:
+            return True
+        if len(shape) != len(self.shape):
+            return False
+        for want, have in zip(self.shape, shape):  # noqa: B905, SIM110 - half the time of `all`
+            if want not in (-1, have):
+                return False
+        return True
 
 
 @dataclass(frozen=True)
