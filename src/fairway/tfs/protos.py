@@ -28,6 +28,20 @@ def message(name: str) -> Any:
         return _message(name)
 
 
+def parse(name: str, data: bytes) -> Any:
+    """Return the message of a name that `data` holds.
+
+    Raises:
+        ValueError: it holds something else.
+    """
+    from google.protobuf.message import DecodeError
+
+    try:
+        return message(name).FromString(data)
+    except DecodeError as err:
+        raise ValueError(f"not a {name} message: {err}") from err
+
+
 def pool() -> DescriptorPool:
     """Return the pool that holds all messages and services."""
     with _lock:

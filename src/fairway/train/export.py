@@ -94,7 +94,10 @@ def export_model(
             tflite = _write_tflite(loaded, endpoints, examples, scratch)
             (scratch / EXTRA).mkdir(exist_ok=True)
             first_input = endpoints[DEFAULT_SIGNATURE].inputs[0].name
-            write_warmup(scratch / WARMUP, workload.name, DEFAULT_SIGNATURE, {first_input: examples[:1]})
+            function = loaded.signatures[DEFAULT_SIGNATURE]
+            write_warmup(
+                scratch / WARMUP, workload.name, DEFAULT_SIGNATURE, function, {first_input: examples[:1]}
+            )
             shutil.copyfile(workspace.model_dir / METRICS, scratch / CURVES)
         manifest = Manifest(
             workload=workload.name,
