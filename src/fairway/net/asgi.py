@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, Literal
 
 import uvicorn
@@ -18,16 +20,25 @@ log = logging.getLogger(__name__)
 
 
 def run_app(
-    app: Any, listener: socket.socket, announcement: str, *, drain_s: int, lifespan: Literal["on", "off"]
+    app: Any,
+    listener: socket.socket,
+    announcement: str,
+    *,
+    drain_s: float,
+    lifespan: Literal["on", "off"],
+    started: Callable[[], None] | None = None,
+    stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what has been asked.
 
     Args:
         app: An ASGI 3 application.
         listener: A listening socket.
-        announcement: Is logged once requests are answered.
+        announcement: Is logged once requests are answered, unless it is empty.
         drain_s: Seconds that requests in flight may take in the end.
         lifespan: Whether the application is told of start and end.
+        started: Is called once requests are answered.
+        stopping: Is called once when the signal to end has come, on the event loop: it must not block.
     """
     config = uvicorn.Config(
         app,
@@ -41,21 +52,37 @@ def run_app(
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
-        timeout_graceful_shutdown=drain_s,
+        timeout_graceful_shutdown=math.ceil(drain_s),
     )
-    _Server(config, announcement).run(sockets=[listener])
+    _Server(config, announcement, started, stopping).run(sockets=[listener])
 
 
 class _Server(uvicorn.Server):
     """uvicorn without its log and its way to end, which is to kill the process with the signal it got."""
 
-    def __init__(self, config: uvicorn.Config, announcement: str) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        announcement: str,
+        started: Callable[[], None] | None,
+        stopping: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
         self._announcement = announcement
+        self._started = started
+        self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        log.info("%s", self._announcement)
+        if self._announcement:
+            log.info("%s", self._announcement)
+        if self._started:
+            self._started()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._stopping and not self.should_exit:
+            self._stopping()
+        super().handle_exit(sig, frame)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -12,18 +12,45 @@ from fairway.errors import FairwayError
 BACKLOG = 2048
 
 
-def listen(host: str, port: int, flag: str) -> socket.socket:
+def listen(host: str, port: int, flag: str, *, shared: bool = False) -> socket.socket:
     """Return a socket that listens.
 
     Args:
         host: Address or name to listen on; see also `available`.
         port: Port; 0 takes a free one.
         flag: The flag that sets the port, for the message.
+        shared: Whether other processes of this user may listen there, too; see `reserve`.
 
     Raises:
         FairwayError: the port is taken or forbidden, or the address is not this machine's. The message
             names the process that holds the port, where the system tells.
     """
+    listener = _bind(host, port, flag, shared=shared)
+    try:
+        listener.listen(BACKLOG)
+    except OSError as err:
+        listener.close()
+        raise _explain(err, available(host), port, flag) from err
+    return listener
+
+
+def reserve(host: str, port: int, flag: str) -> socket.socket:
+    """Return a socket that keeps a port for processes that are to share it, and does not listen itself.
+
+    As long as it is open, `listen` works there only with `shared`.
+
+    Raises:
+        FairwayError: as `listen` does, also where the port is shared by others.
+    """
+    if port:
+        claim_port(host, port, flag)
+    holder = _bind(host, port, flag, shared=True)
+    # From here on the port does not count as free, although nobody listens yet.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+    return holder
+
+
+def _bind(host: str, port: int, flag: str, *, shared: bool) -> socket.socket:
     host = available(host)
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -38,8 +65,9 @@ def listen(host: str, port: int, flag: str) -> socket.socket:
     try:
         # A port on which closed connections still linger counts as free.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(address)
-        listener.listen(BACKLOG)
     except OSError as err:
         listener.close()
         raise _explain(err, host, port, flag) from err

@@ -78,8 +78,10 @@ class Sync:
         self._stopped = threading.Event()
         self.rejected: set[int] = set()
         """Versions that are of no use to the target's reader: they do not count for `keep`."""
+        self.only: set[int] | None = None
+        """The only versions that the target's reader wants; `None`: it wants the newest."""
         self.hold = False
-        """While it is set, nothing is deleted because of `keep`."""
+        """While it is set, nothing is deleted because of `keep` or `only`."""
         self.found: list[Version] = []
         """What the source held at the last look, complete or not, oldest first."""
         self.settled = False
@@ -145,7 +147,9 @@ class Sync:
         now = self._clock()
         waiting = {number for number, failed in self._failures.items() if not retry or now < failed.retry_at}
         useless = waiting | self.rejected
-        offered = {number: found for number, found in self._complete().items() if number not in useless}
+        complete = self._complete()
+        wanted = complete.keys() if self.only is None else complete.keys() & self.only
+        offered = {number: complete[number] for number in wanted - useless}
         # What stays in the target although it has gone from the source takes a place, if it is newer.
         numbers = sorted(offered if self._delete else offered.keys() | there.keys(), reverse=True)
         return [offered[number] for number in numbers[: self._keep] if number in offered]
@@ -195,6 +199,10 @@ class Sync:
             for number in sorted(there.keys() - left):
                 log.info("version %d has gone from %s and goes from %s", number, self._source, self._target)
                 remove_version(self._target, number)
+        if self.only is not None and not self.hold:
+            for number in sorted(left - self.only):
+                remove_version(self._target, number)
+            left &= self.only
         if self._keep and not self.hold and len(left - self.rejected) > self._keep:
             self._delete_older(left - self.rejected, self._keep)
 
