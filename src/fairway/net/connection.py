@@ -1,0 +1,97 @@
+"""A client's connection over HTTP: uvicorn's, which waits for ever and takes what comes, with limits on both.
+
+Only the head of a request is meant, its first line and headers: of the body an application knows the limits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+# As much as nginx takes by default in all: four buffers of 8 KiB each, and one of 1 KiB.
+# Source: https://nginx.org/en/docs/http/ngx_http_core_module.html#large_client_header_buffers
+MAX_HEAD_BYTES = 33 * 1024
+# nginx's default, too: client_header_timeout.
+HEAD_TIMEOUT_S = 60.0
+
+
+class Connection(HttpToolsProtocol):
+    """One connection; closed when the head of a request is too large or takes too long."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._heads = 0
+        self._in_head = False
+        self._head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request, for a limited time."""
+        super().connection_made(transport)
+        self._start_waiting()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_waiting()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Take what the client sends; what it sends at once with the beginning of a head is not counted."""
+        heads = self._heads
+        super().data_received(data)
+        if not self._in_head or self.transport.is_closing():
+            return
+        if self._deadline is None:
+            self._start_waiting()
+        if heads == self._heads:
+            self._head_bytes += len(data)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            message = f"the request line and the headers are larger than the limit of {MAX_HEAD_BYTES} bytes"
+            self._refuse("431 Request Header Fields Too Large", message)
+
+    def on_message_begin(self) -> None:
+        """Begin to count."""
+        super().on_message_begin()
+        self._heads += 1
+        self._in_head = True
+        self._head_bytes = 0
+
+    def on_headers_complete(self) -> None:
+        """Let the application take over."""
+        self._in_head = False
+        if self._deadline:
+            self._stop_waiting()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not HTTP as an application would, in JSON."""
+        self._refuse("400 Bad Request", msg)
+
+    def _start_waiting(self) -> None:
+        self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+
+    def _stop_waiting(self) -> None:
+        if self._deadline:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _give_up(self) -> None:
+        """Hang up; say why, where the client has begun to ask something."""
+        if self._in_head:
+            message = f"the request line and the headers did not arrive within {HEAD_TIMEOUT_S:g} seconds"
+            self._refuse("408 Request Timeout", message)
+        else:
+            self.transport.close()
+
+    def _refuse(self, status: str, message: str) -> None:
+        # While an earlier request is being answered, these bytes would end up in the middle of its reply.
+        if self.cycle is None or self.cycle.response_complete:
+            body = json.dumps({"error": message})
+            self.transport.write(
+                f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+                f"connection: close\r\n\r\n{body}".encode()
+            )
+        self.transport.close()
