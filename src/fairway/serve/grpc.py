@@ -114,7 +114,7 @@ class GrpcServer:
         self._arrivals = services.arrivals
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="grpc-watch", daemon=True)
-        metrics.add_pending(lambda: max(0, self._pool.pending - options.threads))
+        metrics.add_pending(lambda: predictor.pending + max(0, self._pool.pending - options.threads))
         self._server = self._build(services.methods())
 
     def start(self, host: str, port: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,16 +13,17 @@ from urllib.parse import unquote
 import grpc
 from google.protobuf.message import DecodeError
 
-from fairway.serve.body import BODY_TIMEOUT_S, MAX_BODY_BYTES
+from fairway.serve.body import MAX_BODY_BYTES
 from fairway.tfs import messages
 from fairway.tfs.protos import message
 from fairway.tfs.status import Code, RequestError, invalid
 
 if TYPE_CHECKING:
     from fairway.serve.access import AccessLog
+    from fairway.serve.batching import Outputs
     from fairway.serve.metrics import Metrics
     from fairway.serve.models import Models
-    from fairway.serve.predictor import Outputs, Predictor
+    from fairway.serve.predictor import Predictor
     from fairway.serve.servable import Servable
     from fairway.tfs.configs import ModelConfig
     from fairway.tfs.request import ModelSpec, PredictRequest
@@ -31,10 +33,12 @@ MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 Reload = Callable[[tuple["ModelConfig", ...]], None]
 
+# How long a call may be without its message.
+_PATIENCE_S = 60.0
 # Statuses travel as headers, of which clients take 8 KiB; on the way one byte may become three.
 _MAX_DETAILS_BYTES = 2000
-# Stands for no deadline at all: threads cannot wait for infinity.
-_LONGEST_S = 30 * 24 * 3600.0
+# grpcio tells of more than any client means where there is no deadline.
+_LONGEST_S = 365 * 24 * 3600.0
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -46,7 +50,7 @@ class _Call:
     """What is known of a call while it is answered.
 
     Attributes:
-        deadline: In the time of `time.monotonic`.
+        deadline: In the clock of `time.monotonic`; may be infinite.
         gone: Whether nobody waits for the reply any more.
         model: The model's name as the client wrote it; empty as long as that was not read.
     """
@@ -72,7 +76,7 @@ class Arrivals:
 
     def give_up(self) -> None:
         """Cancel the calls that have waited too long."""
-        patience_ends = time.monotonic() - BODY_TIMEOUT_S
+        patience_ends = time.monotonic() - _PATIENCE_S
         for context, since in list(self._since.items()):
             if since < patience_ends:
                 context.cancel()
@@ -114,9 +118,7 @@ class Method:
         """Answer one call; a refusal leaves as an exception that grpcio knows."""
         start = time.perf_counter()
         data = self._arrivals.wait(requests, context)
-        call = _Call(
-            time.monotonic() + min(context.time_remaining(), _LONGEST_S), lambda: not context.is_active()
-        )
+        call = _Call(_deadline(context), lambda: not context.is_active())
         reply, code, details = b"", Code.OK, ""
         try:
             reply = self._admitted(data, call)
@@ -134,9 +136,7 @@ class Method:
     def refuse(self, _: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
         """Refuse one call: too many others wait."""
         self._books.note(self, "", Code.RESOURCE_EXHAUSTED, 0.0, 0, 0, context)
-        context.abort(
-            grpc.StatusCode.RESOURCE_EXHAUSTED, "too many predictions are under way; try again later"
-        )
+        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the server is busy; try again later")
         return b""
 
     def _admitted(self, data: bytes | None, call: _Call) -> bytes:
@@ -292,6 +292,11 @@ class Services:
 
     def _compute(self, servable: Servable, inputs: PredictRequest, call: _Call) -> Outputs:
         return self._predictor.predict_now(servable, inputs, call.deadline, call.gone)
+
+
+def _deadline(context: grpc.ServicerContext) -> float:
+    remaining_s = context.time_remaining()
+    return time.monotonic() + remaining_s if remaining_s < _LONGEST_S else math.inf
 
 
 def _short(details: str) -> str:
