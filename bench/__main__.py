@@ -7,7 +7,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from bench import cluster, distributed, images, starting, storage, training
+from bench import cluster, distributed, images, serving, starting, storage, training
 from bench.report import Figure, table
 
 BENCHES: dict[str, Callable[[], list[Figure]]] = {
@@ -26,6 +26,8 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "show": cluster.show_time,
     "apply": cluster.apply_time,
     "images": images.sizes,
+    "rest": serving.rest,
+    "start": serving.start,
 }
 
 
