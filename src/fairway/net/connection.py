@@ -1,6 +1,8 @@
 """A client's connection over HTTP: uvicorn's, which waits for ever and takes what comes, with limits on both.
 
-Only the head of a request is meant, its first line and headers: of the body an application knows the limits.
+Size is limited for the head of a request, its first line and headers: of the body an application knows the
+limits. Applications find in the scope's extensions, as `fairway.gone`, a function that tells whether the
+client has hung up; any thread may call it.
 """
 
 from __future__ import annotations
@@ -16,10 +18,11 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 MAX_HEAD_BYTES = 33 * 1024
 # nginx's default, too: client_header_timeout.
 HEAD_TIMEOUT_S = 60.0
+BODY_TIMEOUT_S = 60.0
 
 
 class Connection(HttpToolsProtocol):
-    """One connection; closed when the head of a request is too large or takes too long."""
+    """One connection; closed when a request takes too long to arrive or its head is too large."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -27,11 +30,13 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
+        self._extensions: dict[str, Any] = {}
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request, for a limited time."""
         super().connection_made(transport)
-        self._start_waiting()
+        self._extensions["fairway.gone"] = transport.is_closing
+        self._start_waiting(HEAD_TIMEOUT_S)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
@@ -42,10 +47,15 @@ class Connection(HttpToolsProtocol):
         """Take what the client sends; what it sends at once with the beginning of a head is not counted."""
         heads = self._heads
         super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if not self._in_head:
+            # Only a body that has not come with its head gets a timer: most do.
+            if self._deadline is None and self._awaits_body():
+                self._start_waiting(BODY_TIMEOUT_S)
             return
         if self._deadline is None:
-            self._start_waiting()
+            self._start_waiting(HEAD_TIMEOUT_S)
         if heads == self._heads:
             self._head_bytes += len(data)
         if self._head_bytes > MAX_HEAD_BYTES:
@@ -58,6 +68,7 @@ class Connection(HttpToolsProtocol):
         self._heads += 1
         self._in_head = True
         self._head_bytes = 0
+        self.scope["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
         """Let the application take over."""
@@ -66,12 +77,21 @@ class Connection(HttpToolsProtocol):
             self._stop_waiting()
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        """Wait no more for the body."""
+        if self._deadline:
+            self._stop_waiting()
+        super().on_message_complete()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP as an application would, in JSON."""
         self._refuse("400 Bad Request", msg)
 
-    def _start_waiting(self) -> None:
-        self._deadline = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
+    def _awaits_body(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body and not self.cycle.response_complete
+
+    def _start_waiting(self, seconds: float) -> None:
+        self._deadline = self.loop.call_later(seconds, self._give_up)
 
     def _stop_waiting(self) -> None:
         if self._deadline:
@@ -83,15 +103,22 @@ class Connection(HttpToolsProtocol):
         if self._in_head:
             message = f"the request line and the headers did not arrive within {HEAD_TIMEOUT_S:g} seconds"
             self._refuse("408 Request Timeout", message)
+        elif self._awaits_body() and not self.cycle.response_started:
+            self.cycle.disconnected = True
+            self._reply("408 Request Timeout", f"the body did not arrive within {BODY_TIMEOUT_S:g} seconds")
+            self.transport.close()
         else:
             self.transport.close()
 
     def _refuse(self, status: str, message: str) -> None:
         # While an earlier request is being answered, these bytes would end up in the middle of its reply.
         if self.cycle is None or self.cycle.response_complete:
-            body = json.dumps({"error": message})
-            self.transport.write(
-                f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-                f"connection: close\r\n\r\n{body}".encode()
-            )
+            self._reply(status, message)
         self.transport.close()
+
+    def _reply(self, status: str, message: str) -> None:
+        body = json.dumps({"error": message})
+        self.transport.write(
+            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+            f"connection: close\r\n\r\n{body}".encode()
+        )

@@ -1,70 +1,134 @@
-"""The body of a request, read with limits on its size and on the patience with the client."""
+"""The body of a request, read with a limit on its size; for how long, `net.connection` watches."""
 
 from __future__ import annotations
 
-import asyncio
+import zlib
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from fairway.errors import FairwayError
+from fairway.tfs.status import Code, RequestError, invalid
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
-BODY_TIMEOUT_S = 60.0
 
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+
+_GZIP = (b"gzip", b"x-gzip")
+_GZIP_WINDOW = 31  # zlib's: the largest window, with gzip's header and checksum
 
 
-class BodyError(FairwayError):
-    """The body is too large or too slow.
+class BodyError(RequestError):
+    """The body is too large or of an unknown encoding.
 
     Args:
-        http_status: 413 or 408.
-        message: Names the limit.
+        http_status: 413 or 415.
+        message: Names the limit, or what is known.
         close: Whether the rest of the body may never end, so that the connection has to.
     """
 
     def __init__(self, http_status: int, message: str, *, close: bool) -> None:
-        super().__init__(message)
+        super().__init__(Code.INVALID_ARGUMENT, message)
         self.http_status = http_status
         self.close = close
 
 
-class ClientGoneError(Exception):
-    """The client hung up before it had sent all: there is nobody to answer."""
-
-
-async def read_body(headers: list[tuple[bytes, bytes]], receive: Receive) -> bytes:
-    """Return the whole body.
+class Body:
+    """A body that is still to be read.
 
     Of a body whose Content-Length is too large, uvicorn throws away what still comes after the reply: a
     client that only listens once it has sent all gets it, too.
 
+    Args:
+        headers: Of the request, with names in lower case.
+        receive: ASGI's.
+
+    Attributes:
+        gzip: Whether `inflate` has to be called on it.
+
     Raises:
-        BodyError: the body is too large, by its Content-Length or as it comes in, or takes too long.
-        ClientGoneError: the client hung up.
+        BodyError: it is too large by its Content-Length, or encoded otherwise than by gzip.
     """
-    for name, value in headers:
-        if name == b"content-length" and int(value) > MAX_BODY_BYTES:
-            raise _too_large(close=False)
+
+    __slots__ = ("_first", "_length", "_receive", "gzip")
+
+    def __init__(self, headers: list[tuple[bytes, bytes]], receive: Receive) -> None:
+        self._receive = receive
+        self._first: Message | None = None
+        self._length: int | None = None
+        self.gzip = False
+        for name, value in headers:
+            if name == b"content-length":
+                self._length = int(value)
+                if self._length > MAX_BODY_BYTES:
+                    raise _too_large(close=False)
+            elif name == b"content-encoding":
+                self.gzip = _is_gzip(value)
+
+    async def expect(self) -> int:
+        """Return how many bytes it will have at most.
+
+        Raises:
+            RequestError: CANCELLED; the client hung up.
+        """
+        if self._length is not None:
+            return self._length
+        # In chunks: if it is a small one, all of it is there by now.
+        self._first = await self._receive()
+        return MAX_BODY_BYTES if self._first.get("more_body") else len(self._first.get("body", b""))
+
+    async def read(self) -> bytes:
+        """Return all of it.
+
+        Raises:
+            BodyError: it turns out too large.
+            RequestError: CANCELLED; the client hung up.
+        """
+        message = self._first or await self._receive()
+        if message["type"] == "http.request" and not message.get("more_body"):
+            body: bytes = message["body"]
+            if len(body) > MAX_BODY_BYTES:
+                raise _too_large(close=False)
+            return body
+        return await self._read_on(message)
+
+    async def _read_on(self, message: Message) -> bytes:
+        body = bytearray()
+        while True:
+            if message["type"] != "http.request":
+                raise RequestError(Code.CANCELLED, "the client hung up before it had sent all")
+            body += message["body"]
+            if len(body) > MAX_BODY_BYTES:
+                raise _too_large(close=True)
+            if not message.get("more_body"):
+                return bytes(body)
+            message = await self._receive()
+
+
+def inflate(data: bytes) -> bytes:
+    """Return what has been compressed with gzip.
+
+    Raises:
+        BodyError: it is larger than a body may be.
+        RequestError: it is not the whole of what gzip writes, or more.
+    """
+    stream = zlib.decompressobj(_GZIP_WINDOW)
     try:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            return await _read(receive)
-    except TimeoutError:
-        message = f"the body did not arrive within {BODY_TIMEOUT_S:g} seconds"
-        raise BodyError(408, message, close=True) from None
+        body = stream.decompress(data, MAX_BODY_BYTES + 1)
+    except zlib.error as err:
+        raise invalid(f"the body cannot be decompressed: {err}") from None
+    if len(body) > MAX_BODY_BYTES:
+        raise _too_large(close=False)
+    if not stream.eof or stream.unused_data:
+        raise invalid("the body cannot be decompressed: it is not one whole gzip stream")
+    return body
 
 
-async def _read(receive: Receive) -> bytes:
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientGoneError
-        body += message["body"]
-        if len(body) > MAX_BODY_BYTES:
-            raise _too_large(close=True)
-        if not message.get("more_body"):
-            return bytes(body)
+def _is_gzip(encoding: bytes) -> bool:
+    encoding = encoding.strip().lower()
+    if encoding not in (*_GZIP, b"identity", b""):
+        text = f"Content-Encoding {encoding[:50].decode('latin-1')!r} is not supported; have: gzip, identity"
+        raise BodyError(415, text, close=False)
+    return encoding in _GZIP
 
 
 def _too_large(*, close: bool) -> BodyError:

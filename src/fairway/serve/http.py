@@ -4,136 +4,254 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import Executor
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar, TypeVarTuple
 
 import orjson
+from numpy.typing import NDArray
 
-from fairway.serve.body import BodyError, ClientGoneError, Receive, read_body
-from fairway.serve.servable import Servable
-from fairway.serve.versions import Versions, VersionStatus
+from fairway.serve.body import Body, BodyError, Receive, inflate
+from fairway.serve.models import Models
+from fairway.tfs.request import ModelSpec
 from fairway.tfs.rest import error_json, format_predict, parse_predict
 from fairway.tfs.routes import Route, parse_route
 from fairway.tfs.signatures import metadata_json
 from fairway.tfs.status import Code, RequestError
+from fairway.tfs.versions import statuses_json
 
-# Small requests are answered on the event loop: handing one to a thread takes 30 to 40 µs of CPU, half of
-# what the answer to one image takes. These limits are how long the others may be held up by one.
-_INLINE_BODY_BYTES = 128 * 1024
-_INLINE_SECONDS = 0.002
+if TYPE_CHECKING:
+    from fairway.serve.access import AccessLog
+    from fairway.serve.metrics import Metrics
+    from fairway.serve.predictor import Predictor
+    from fairway.serve.servable import Servable
+
+# What is larger is parsed and written by a thread: it takes the event loop up to half a millisecond.
+_INLINE_BYTES = 128 * 1024
+_RETRY_AFTER_S = 1
 
 logger = logging.getLogger(__name__)
 
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Reply = tuple[int, bytes]
+_Computed = Literal["predict", "classify", "regress"]
+_Headers = tuple[tuple[bytes, bytes], ...]
+_R = TypeVar("_R")
+_Ts = TypeVarTuple("_Ts")
+
+_JSON = (b"content-type", b"application/json")
+_PLAIN = (b"content-type", b"text/plain; version=0.0.4; charset=utf-8")
+# Source: AddCORSHeaders in tensorflow_serving/model_servers/http_rest_api_util.cc.
+_CORS: _Headers = (
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-allow-methods", b"POST, GET"),
+    (b"access-control-allow-headers", b"Content-Type"),
+)
+
+
+@dataclass(frozen=True)
+class HttpOptions:
+    """How the REST API behaves.
+
+    Attributes:
+        timeout_s: How long a prediction may take, from when its body is there.
+        cors: Whether pages of other origins may ask.
+        metrics_path: Where Prometheus finds the metrics; `None`: nowhere.
+    """
+
+    timeout_s: float
+    cors: bool
+    metrics_path: str | None
+
+
+class _Reply(NamedTuple):
+    body: bytes
+    status: int = 200
+    code: Code = Code.OK
+    content_type: tuple[bytes, bytes] = _JSON
+    headers: _Headers = ()
+
+
+class _Exchange:
+    """One request: what was asked, and what the log and the metrics are told of it."""
+
+    __slots__ = ("gone", "headers", "method", "path", "receive", "route", "size")
+
+    def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
+        self.method: str = scope["method"]
+        self.path: str = scope["raw_path"].decode("latin-1")
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.receive = receive
+        self.route: Route | None = None
+        self.size = 0
+        self.gone: Callable[[], bool] = scope.get("extensions", {}).get("fairway.gone", _stays)
 
 
 class App:
-    """The ASGI application for one model.
+    """The ASGI application.
 
     Args:
-        name: Under which the model is served.
-        versions: Which version serves.
-        executor: Runs what would hold up the event loop.
+        models: What is served.
+        predictor: Computes.
+        metrics: Counts what is asked of models.
+        options: How it behaves.
+        metrics_text: Returns the page for Prometheus.
+        access: Is told of each request.
     """
 
-    def __init__(self, name: str, versions: Versions, executor: Executor) -> None:
-        self._name = name
-        self._versions = versions
-        self._executor = executor
+    def __init__(
+        self,
+        models: Models,
+        predictor: Predictor,
+        metrics: Metrics,
+        options: HttpOptions,
+        metrics_text: Callable[[], Awaitable[bytes]],
+        access: AccessLog | None,
+    ) -> None:
+        self._models = models
+        self._predictor = predictor
+        self._metrics = metrics
+        self._timeout_s = options.timeout_s
+        self._metrics_text = metrics_text
+        self._access = access
+        self._cors = _CORS if options.cors else ()
+        self._pages: dict[str, Callable[[], Awaitable[_Reply]]] = {
+            "/healthz": self._alive,
+            "/readyz": self._ready,
+        }
+        if options.metrics_path:
+            self._pages[options.metrics_path] = self._metrics_page
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """Answer one request."""
-        close = False
+        start = time.monotonic()
+        exchange = _Exchange(scope, receive)
         try:
-            status, body = await self._answer(scope, receive)
-        except ClientGoneError:
-            return
+            reply = await self._answer(exchange)
         except RequestError as err:
-            status, body = err.code.http, error_json(err.message)
-        except BodyError as err:
-            status, body, close = err.http_status, error_json(err.message), err.close
+            reply = _refusal(err)
+        except asyncio.CancelledError:
+            reply = _refusal(RequestError(Code.UNAVAILABLE, "the server is ending"))
         except Exception:
-            logger.exception("%s %s failed", scope["method"], scope["path"])
-            status, body = 500, error_json("internal error; the server's log has the details")
-        await _send(send, status, body, close=close)
+            logger.exception("%s %s failed", exchange.method, exchange.path)
+            reply = _Reply(error_json("internal error; the server's log has the details"), 500, Code.INTERNAL)
+        if reply.code is not Code.CANCELLED:
+            await self._send(send, reply)
+        self._record(exchange, reply, time.monotonic() - start, scope)
 
-    async def _answer(self, scope: MutableMapping[str, Any], receive: Receive) -> Reply:
-        method, path = scope["method"], scope["raw_path"].decode("latin-1")
-        if path in ("/healthz", "/readyz"):
-            return self._probe(method, path)
-        route = parse_route(method, path)
+    async def _send(self, send: Send, reply: _Reply) -> None:
+        length = (b"content-length", b"%d" % len(reply.body))
+        headers = [reply.content_type, length, *reply.headers, *self._cors]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})
+
+    def _record(
+        self, exchange: _Exchange, reply: _Reply, seconds: float, scope: MutableMapping[str, Any]
+    ) -> None:
+        route = exchange.route
+        if route:
+            self._metrics.request("REST", route.action, route.spec.name, reply.code, seconds)
+        if self._access:
+            client = scope.get("client")
+            self._access.write(
+                api="REST",
+                method=exchange.method,
+                path=exchange.path,
+                model=route.spec.name if route else "",
+                code=reply.status,
+                seconds=seconds,
+                size_in=exchange.size,
+                size_out=len(reply.body),
+                peer=client[0] if client else "",
+            )
+
+    async def _answer(self, exchange: _Exchange) -> _Reply:
+        if page := self._pages.get(exchange.path):
+            if exchange.method in ("GET", "HEAD"):
+                return await page()
+            text = f"{exchange.method} is not allowed for {exchange.path}; use GET"
+            return _Reply(error_json(text), 405, Code.INVALID_ARGUMENT, headers=((b"allow", b"GET, HEAD"),))
+        if exchange.method == "OPTIONS" and self._cors and exchange.path[:4].lower() == "/v1/":
+            return _Reply(b"")
+        route = exchange.route = parse_route(exchange.method, exchange.path)
         if route.action == "status":
-            return self._status(route)
+            return _Reply(orjson.dumps(statuses_json(self._models.statuses(route.spec))))
         if route.action == "metadata":
-            servable = self._find(route)
-            return 200, orjson.dumps(metadata_json(route.model, servable.number, servable.signatures))
-        body = await read_body(scope["headers"], receive)
-        return 200, await self._predict(self._find(route), body)
+            servable = self._models.find(route.spec)
+            return _Reply(orjson.dumps(metadata_json(route.spec.name, servable.number, servable.signatures)))
+        return _Reply(await self._compute(route.action, route.spec, exchange))
 
-    async def _predict(self, servable: Servable, body: bytes) -> bytes:
-        run = asyncio.get_running_loop().run_in_executor
-        if len(body) > _INLINE_BODY_BYTES:
-            return await run(self._executor, _answer_whole, servable, body)
-        request = parse_predict(body, servable.signatures)
-        if servable.seconds(request) < _INLINE_SECONDS:
-            outputs = servable.run(request)
-        else:
-            outputs = await run(self._executor, servable.run, request)
-        return format_predict(request, outputs)
+    async def _compute(self, action: _Computed, spec: ModelSpec, exchange: _Exchange) -> bytes:
+        content = Body(exchange.headers, exchange.receive)
+        with self._predictor.admit(await content.expect()):
+            body = await content.read()
+            exchange.size = len(body)
+            if not content.gzip:
+                return await self._infer(action, spec, exchange, body)
+            body = await self._predictor.offload(inflate, body)
+        with self._predictor.admit(len(body)):
+            return await self._infer(action, spec, exchange, body)
 
-    def _find(self, route: Route) -> Servable:
-        servable = self._versions.current
-        if route.model == self._name and servable and route.version in (None, servable.number):
-            return servable
-        raise RequestError(Code.NOT_FOUND, f"Servable not found for request: {route.servable_text()}")
+    async def _infer(self, action: _Computed, spec: ModelSpec, exchange: _Exchange, body: bytes) -> bytes:
+        deadline = time.monotonic() + self._timeout_s
+        servable = self._models.find(spec)
+        if action != "predict":
+            return await self._use_examples(action, servable, exchange, body, deadline)
+        request, row_form = await self._run(len(body), parse_predict, body, servable.signatures)
+        outputs = await self._predictor.predict(servable, request, deadline, exchange.gone)
+        return await self._run(_size(outputs), format_predict, outputs, row_form)
 
-    def _status(self, route: Route) -> Reply:
-        statuses = self._versions.statuses if route.model == self._name else []
-        if route.version is not None:
-            statuses = [status for status in statuses if status.number == route.version]
-            if not statuses:
-                raise RequestError(
-                    Code.NOT_FOUND, f"Could not find version {route.version} of model {route.model}"
-                )
-        if not statuses:
-            raise RequestError(Code.NOT_FOUND, f"Could not find any versions of model {route.model}")
-        return 200, orjson.dumps({"model_version_status": [_status_json(status) for status in statuses]})
+    async def _use_examples(
+        self,
+        action: Literal["classify", "regress"],
+        servable: Servable,
+        exchange: _Exchange,
+        body: bytes,
+        deadline: float,
+    ) -> bytes:
+        # Takes protobuf along, which most servers never need for REST.
+        from fairway.tfs.examples import classifications_json, parse_examples, regressions_json
 
-    def _probe(self, method: str, path: str) -> Reply:
-        if method not in ("GET", "HEAD"):
-            return 405, error_json(f"{method} is not allowed for {path}; use GET")
-        if path == "/healthz":
-            return 200, b'{"status":"alive"}'
-        if servable := self._versions.current:
-            return 200, orjson.dumps({"status": "ready", "model": self._name, "version": servable.number})
-        return 503, orjson.dumps(
-            {"status": "not ready", "model": self._name, "error": self._versions.problem}
-        )
+        request = await self._predictor.offload(parse_examples, action, body, servable.signatures)
+        outputs = await self._predictor.predict(servable, request, deadline, exchange.gone)
+        write = classifications_json if action == "classify" else regressions_json
+        return await self._run(_size(outputs), write, outputs, request.rows)
 
+    async def _run(self, size: int, function: Callable[[*_Ts], _R], *args: *_Ts) -> _R:
+        if size <= _INLINE_BYTES:
+            return function(*args)
+        return await self._predictor.offload(function, *args)
 
-def _answer_whole(servable: Servable, body: bytes) -> bytes:
-    request = parse_predict(body, servable.signatures)
-    return format_predict(request, servable.run(request))
+    async def _alive(self) -> _Reply:
+        return _Reply(b'{"status":"alive"}')
 
+    async def _ready(self) -> _Reply:
+        content: dict[str, Any] = {"status": "ready", "models": self._models.serving}
+        problems = self._models.problems
+        if not problems:
+            return _Reply(orjson.dumps(content))
+        content |= {"status": "not ready", "problems": problems}
+        return _Reply(orjson.dumps(content), 503, Code.UNAVAILABLE)
 
-def _status_json(status: VersionStatus) -> dict[str, Any]:
-    return {
-        "version": str(status.number),  # protobuf's JSON writes 64-bit integers as strings
-        "state": status.state.value,
-        "status": {
-            "error_code": "UNKNOWN" if status.error else "OK",
-            "error_message": status.error,
-        },
-    }
+    async def _metrics_page(self) -> _Reply:
+        return _Reply(await self._metrics_text(), content_type=_PLAIN)
 
 
-async def _send(send: Send, status: int, body: bytes, *, close: bool) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    if status == 405:
-        headers.append((b"allow", b"GET, HEAD"))
-    if close:
-        headers.append((b"connection", b"close"))
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+def _refusal(err: RequestError) -> _Reply:
+    status = err.code.http
+    headers: _Headers = ()
+    if isinstance(err, BodyError):
+        status = err.http_status
+        headers = ((b"connection", b"close"),) if err.close else ()
+    elif status == 503:
+        headers = ((b"retry-after", b"%d" % _RETRY_AFTER_S),)
+    return _Reply(error_json(err.message), status, err.code, headers=headers)
+
+
+def _size(outputs: Mapping[str, NDArray[Any]]) -> int:
+    return sum([array.nbytes for array in outputs.values()])
+
+
+def _stays() -> bool:
+    """Stand in where the server does not tell whether the client has gone."""
+    return False

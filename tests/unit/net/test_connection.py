@@ -15,7 +15,11 @@ from fairway.net import connection
 from fairway.net.connection import MAX_HEAD_BYTES, Connection
 
 Exchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+POST = b"POST / HTTP/1.1\r\nhost: m\r\ncontent-length: 3\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: m\r\n"
+
+# What the application has learnt of clients that hung up.
+gone: list[bool] = []
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -23,6 +27,9 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     size, more = 0, True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            gone.append(scope["extensions"]["fairway.gone"]())
+            return
         size += len(message["body"])
         more = message["more_body"]
     body = b"%d" % size
@@ -137,5 +144,62 @@ def test_a_head_that_does_not_come(start: bytes, status: int | None, monkeypatch
         if status:
             assert (await read_reply(reader))[0] == status
         assert await reader.read() == b""
+
+    converse(exchange)
+
+
+@pytest.mark.parametrize("start", [b"", b"a", b"ab"])
+def test_a_body_that_does_not_come(start: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BODY_TIMEOUT_S", 0.1)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST + b"abc")
+        assert await read_reply(reader) == (200, b"3")
+        writer.write(POST + start)
+        status, body = await read_reply(reader)
+        assert status == 408
+        assert json.loads(body) == {"error": "the body did not arrive within 0.1 seconds"}
+        assert await reader.read() == b""
+
+    converse(exchange)
+
+
+def test_a_body_in_pieces_stops_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "BODY_TIMEOUT_S", 0.2)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in (POST, b"a", b"b", b"c"):
+            writer.write(piece)
+            await asyncio.sleep(0.01)
+        assert await read_reply(reader) == (200, b"3")
+        await asyncio.sleep(0.25)
+        writer.write(GET + b"\r\n")
+        assert await read_reply(reader) == (200, b"0")
+
+    converse(exchange)
+
+
+def test_an_application_can_tell_that_the_client_is_gone() -> None:
+    gone.clear()
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.close()
+        while not gone:
+            await asyncio.sleep(0.01)
+
+    converse(exchange)
+
+    assert gone == [True]
+
+
+def test_a_client_that_waits_to_be_told_to_go_on() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST.replace(b"host: m", b"host: m\r\nexpect: 100-continue"))
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"abc")
+        assert await read_reply(reader) == (200, b"3")
 
     converse(exchange)
