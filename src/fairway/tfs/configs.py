@@ -187,7 +187,7 @@ def parse_tls(text: str) -> TlsFiles:
     Raises:
         UsageError: it is not one, or something is missing for TLS.
     """
-    message = _parse(text, "SSLConfig")
+    message = _parse(text, "SSLConfig", secret=True)
     for name in ("server_key", "server_cert", "custom_ca"):
         value = getattr(message, name)
         if not value and (name != "custom_ca" or message.client_verify):
@@ -201,7 +201,8 @@ def parse_tls(text: str) -> TlsFiles:
     return TlsFiles(message.server_key, message.server_cert, message.custom_ca, message.client_verify)
 
 
-def _parse(text: str, name: str) -> Any:
+def _parse(text: str, name: str, *, secret: bool = False) -> Any:
+    """Return the message that a text holds; an error does not quote from one that is secret."""
     from google.protobuf import text_format  # only with such files: it takes 10 ms to import
 
     message = protos.message(f"tensorflow.serving.{name}")()
@@ -209,9 +210,10 @@ def _parse(text: str, name: str) -> Any:
         return text_format.Parse(text, message, descriptor_pool=protos.pool())
     except text_format.ParseError as err:
         line, column = err.GetLine(), err.GetColumn()
-        reason = str(err).removeprefix(f"{line}:{column} : ")
-        place = f"line {line}, column {column}: " if line is not None else ""
-        raise UsageError(f"not a {name} in protobuf's text format: {place}{reason}") from err
+        place = "" if line is None else f"line {line}, column {column}"
+        reason = "" if secret else str(err).removeprefix(f"{line}:{column} : ")
+        problem = ": ".join(filter(None, (place, reason)))
+        raise UsageError(f"not a {name} in protobuf's text format: {problem}") from (None if secret else err)
 
 
 def _model_config(message: Any) -> ModelConfig:
