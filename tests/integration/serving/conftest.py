@@ -20,6 +20,7 @@ import pytest
 
 DEADLINE_S = 60.0
 _ANNOUNCED = re.compile(r"serving \S+ at (http://\S+)/v1/models/")
+_GRPC_ANNOUNCED = re.compile(r"gRPC answers at (\S+)")
 
 
 class Server:
@@ -52,6 +53,7 @@ class Server:
         )
         self.lines: list[str] = []
         self._root = ""
+        self._grpc = ""
         self._listening = threading.Event()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -64,6 +66,12 @@ class Server:
         assert self._listening.wait(DEADLINE_S), self.output
         assert self._root, self.output
         return self._root
+
+    @property
+    def grpc(self) -> str:
+        """HOST:PORT of the gRPC API, once the server has said it."""
+        self.wait_for(lambda: bool(self._grpc))
+        return self._grpc
 
     @property
     def model(self) -> str:
@@ -80,9 +88,14 @@ class Server:
         return self.client.post(f"{self.model}:predict", json=content)
 
     def served(self) -> int | None:
-        """Return the version that answers."""
-        version: int | None = self.client.get(f"{self.root}/readyz").json().get("version")
-        return version
+        """Return the newest version that answers."""
+        serving: list[int] = self.client.get(f"{self.root}/readyz").json()["models"][self.name]
+        return serving[0] if serving else None
+
+    def problem(self) -> str:
+        """Return why nothing answers; empty if something does."""
+        problems: dict[str, str] = self.client.get(f"{self.root}/readyz").json().get("problems", {})
+        return problems.get(self.name, "")
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so; fail with the server's output if it never is."""
@@ -115,6 +128,8 @@ class Server:
             if match := _ANNOUNCED.search(line):
                 self._root = match[1]
                 self._listening.set()
+            if match := _GRPC_ANNOUNCED.search(line):
+                self._grpc = match[1]
         self._listening.set()
 
 

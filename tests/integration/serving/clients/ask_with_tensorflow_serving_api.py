@@ -1,8 +1,7 @@
 """Ask a model server with the stubs of `tensorflow-serving-api`.
 
-`python ask_with_tensorflow_serving_api.py GRPC DIRECTORY` prints the replies as JSON. GRPC is HOST:PORT,
-DIRECTORY the base path of another model, which the server is told to serve at the end, as `added`, beside
-half_plus_two, whose base path is DIRECTORY/../half_plus_two.
+`python ask_with_tensorflow_serving_api.py GRPC MODEL=DIRECTORY …` prints the replies as JSON. GRPC is
+HOST:PORT; the models are what the server is told to serve in the end, among them `added`.
 """
 
 # It runs where only the stubs are, which have no types.
@@ -13,7 +12,6 @@ import importlib.util
 import json
 import sys
 import types
-from pathlib import Path
 
 # The stubs take TensorFlow's messages, which need none of its code; importing all of it would take seconds.
 tensorflow = types.ModuleType("tensorflow")
@@ -138,17 +136,19 @@ def metadata_told(service, request) -> dict:
     return {"spec": MessageToDict(reply.model_spec), "signatures": MessageToDict(signatures)["signatureDef"]}
 
 
-def ask_about_models(service, directory: Path) -> dict:
+def ask_about_models(service, models: list[str]) -> dict:
     """Ask all that ModelService offers."""
     status = get_model_status_pb2.GetModelStatusRequest()
     status.model_spec.name = MODEL
     unknown = get_model_status_pb2.GetModelStatusRequest()
     unknown.model_spec.name = "no"
     reload = model_management_pb2.ReloadConfigRequest()
-    for name, path in ((MODEL, directory.parent / MODEL), ("added", directory)):
-        reload.config.model_config_list.config.add(
-            name=name, base_path=str(path), model_platform="tensorflow"
+    for name, _, path in (model.partition("=") for model in models):
+        added = reload.config.model_config_list.config.add(
+            name=name, base_path=path, model_platform="tensorflow"
         )
+        if name == MODEL:
+            added.version_labels.update({"stable": 123, "Version_Label": 123})
     wrong = model_management_pb2.ReloadConfigRequest()
     wrong.config.model_config_list.config.add(name="added", base_path="relative/path")
     return {
@@ -167,12 +167,12 @@ def told(method, request) -> dict:
         return {"code": err.code().name, "message": err.details()}
 
 
-def main(address: str, directory: str) -> None:
+def main(address: str, *models: str) -> None:
     """Ask everything and print the replies."""
     with grpc.insecure_channel(address) as channel:
         predictions = prediction_service_pb2_grpc.PredictionServiceStub(channel)
-        models = model_service_pb2_grpc.ModelServiceStub(channel)
-        replies = ask_for_predictions(predictions) | ask_about_models(models, Path(directory))
+        management = model_service_pb2_grpc.ModelServiceStub(channel)
+        replies = ask_for_predictions(predictions) | ask_about_models(management, models)
         replies["added"] = told(predictions.Predict, predict_request("added"))
     print(json.dumps(replies))  # noqa: T201
 
