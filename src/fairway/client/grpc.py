@@ -38,7 +38,8 @@ _CAUSES = (
     (re.compile(r"Connection refused"), "nothing listens there"),
     (re.compile(r"errors? resolving|lookup|[Dd]omain name|DNS"), "name or service not known"),
     (re.compile(r"WRONG_VERSION_NUMBER"), "it does not speak TLS"),
-    (re.compile(r"CERTIFICATE_VERIFY_FAILED|[Pp]eer name"), "its certificate cannot be verified"),
+    (re.compile(r"CERTIFICATE_VERIFY_FAILED"), "its certificate cannot be verified"),
+    (re.compile(r"[Hh]ostname verification"), "its certificate is for another name"),
     (re.compile(r"[Hh]andshake|SSL"), "no TLS connection can be made"),
     (
         re.compile(r"[Ss]ocket closed|reset by peer"),
@@ -89,7 +90,8 @@ class GrpcClient:
         seconds = time.perf_counter() - started
         try:
             digit = int(_tensor(reply, "classes").item())
-            probabilities = [float(p) for p in _tensor(reply, "predictions").reshape(-1)]
+            # The shortest numbers that are these float32, as REST has them.
+            probabilities = [float(str(p)) for p in _tensor(reply, "predictions").reshape(-1)]
         except (KeyError, TypeError, ValueError, RequestError) as err:
             raise self.target.not_this_model() from err
         return self.target.read(digit, probabilities, reply.model_spec.version.value, seconds)
@@ -190,4 +192,4 @@ def _cause(details: str) -> str:
     for pattern, cause in _CAUSES:
         if pattern.search(details):
             return cause
-    return details.rpartition(": ")[2].lower() or "the connection broke"
+    return details.rpartition(": ")[2].rstrip(".").lower() or "the connection broke"

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -20,6 +21,7 @@ from fairway.client.grpc import GrpcClient
 from fairway.errors import ServerError, UsageError
 from fairway.tfs.protos import message
 from fairway.tfs.tensors import from_proto, to_proto
+from tests.unit.deploy.kube.tls import self_signed
 
 IMAGE = np.zeros((28, 28), np.float32)
 IMAGE[3, 4] = 0.5
@@ -283,6 +285,23 @@ def test_a_rest_port_is_recognised() -> None:
 def test_tls_where_there_is_none(address: str) -> None:
     with pytest.raises(ServerError, match="TLS"):
         predict(f"https://{address}")
+
+
+@pytest.mark.parametrize(
+    ("scheme", "words"),
+    [("https://", "its certificate cannot be verified"), ("", "if it wants TLS, say https://")],
+)
+def test_a_server_with_tls(fake: FakeGrpcServer, tmp_path: Path, scheme: str, words: str) -> None:
+    certificate = self_signed(tmp_path / "certificate.pem")
+    pair = (certificate.key.encode(), certificate.pem.encode())
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool)
+        server.add_generic_rpc_handlers(tuple(fake.handlers()))
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([pair]))
+        server.start()
+        with pytest.raises(ServerError, match=words):
+            predict(f"{scheme}127.0.0.1:{port}")
+        server.stop(None).wait()
 
 
 def test_what_is_no_address_is_refused_at_the_start() -> None:
