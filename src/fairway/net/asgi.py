@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import math
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -14,7 +15,13 @@ from typing import Any, Literal
 
 import uvicorn
 
+from fairway.net.connection import Connection
 from fairway.net.ports import BACKLOG
+
+# Longer than proxies keep theirs: who is to close a connection must be the one who asks. nginx: 60 s.
+_KEEP_ALIVE_S = 75
+# Where there is no limit: some systems do not take infinity for an answer.
+_OPEN_FILES = 65_536
 
 log = logging.getLogger(__name__)
 
@@ -40,21 +47,31 @@ def run_app(
         started: Is called once requests are answered.
         stopping: Is called once when the signal to end has come, on the event loop: it must not block.
     """
+    _allow_open_files()
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=Connection,
         ws="none",
         lifespan=lifespan,
         interface="asgi3",
         log_config=None,
-        log_level="warning",
+        log_level="error",
         access_log=False,
         proxy_headers=False,
         server_header=False,
         backlog=BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=math.ceil(drain_s),
     )
     _Server(config, announcement, started, stopping).run(sockets=[listener])
+
+
+def _allow_open_files() -> None:
+    """Take as many open files, thus connections, as the system allows; the usual 1024 are for `select`."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else hard
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class _Server(uvicorn.Server):

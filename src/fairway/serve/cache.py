@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Self
 
 from fairway.errors import StorageError
@@ -13,28 +15,41 @@ from fairway.storage.files import lock_directory, make_directory
 from fairway.storage.outage import Outage
 from fairway.storage.publish import remove_leftovers, remove_version
 from fairway.storage.sync import StoppedError, Sync
+from fairway.tfs.configs import Latest, ModelConfig, Specific
 
-KEPT = 2
-"""Versions on this machine: the one that serves, and the one before it for a rollback."""
+SPARE = 1
+"""Versions on this machine beside those that serve: the one before them, for a rollback."""
 
 log = logging.getLogger(__name__)
 
 
+def kept_in(config: ModelConfig) -> Path:
+    """Return the directory of this machine for the versions of a model that lies in an object store.
+
+    Servers and models that want the newest version share it; the others would delete each other's versions.
+    """
+    return cache_path("served", config.base_path, *(() if config.policy == Latest() else (config.name,)))
+
+
 class Cache:
-    """A directory with the newest versions of another one in an object store; a context manager.
+    """A directory with versions of another one in an object store; a context manager.
+
+    It holds those that the model's policy wants; where that is the newest, the one before them, too.
 
     Args:
-        uri: The export directory in the store.
+        config: The model; its base path is the export directory in the store.
 
     Raises:
         UsageError: the URI is not one.
         FairwayError: the extra for its kind of store is not installed.
     """
 
-    def __init__(self, uri: str) -> None:
-        self.uri = uri
-        self.path = cache_path("served", uri)
-        self._sync = Sync(uri, str(self.path), keep=KEPT, delete=True)
+    def __init__(self, config: ModelConfig) -> None:
+        self.uri = uri = config.base_path
+        self.path = kept_in(config)
+        self._policy = policy = config.policy
+        keep = policy.count + SPARE if isinstance(policy, Latest) else None
+        self._sync = Sync(uri, str(self.path), keep=keep, delete=True)
         self._outage = Outage(f"{uri} answers again")
         self._has_looked = False
         self._damaged: set[int] = set()
@@ -65,13 +80,15 @@ class Cache:
         """Whether there is something to fetch at once."""
         return not self._sync.settled and not self._outage.problem
 
-    def refresh(self, serving: int | None) -> None:
+    def refresh(self, serving: Collection[int]) -> None:
         """Look into the store once and fetch a version, if one is missing; trouble is only noted.
 
         Args:
-            serving: The version that serves. As long as none does, none is deleted to make room.
+            serving: The versions that serve. As long as none does, none is deleted to make room.
         """
-        self._sync.hold = serving is None
+        self._sync.hold = not serving
+        if isinstance(self._policy, Specific):
+            self._sync.only = {*self._policy.numbers, *serving}
         is_filled = bool(version_paths(self.path))
         meanwhile = f", and serving what is in {self.path}" if is_filled else ""
         with suppress(StoppedError), self._outage.noted(f"asking again and again{meanwhile}"):

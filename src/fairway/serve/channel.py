@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 import logging
 import pickle
+import socket
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -27,7 +29,7 @@ class Channel:
     Each call is answered in a thread of its own, so that a long one holds up no other.
 
     Args:
-        connection: Both directions of the pipe.
+        connection: Both directions of the pipe, which is a pair of sockets.
         answers: What the other side may call, by name.
     """
 
@@ -49,6 +51,8 @@ class Channel:
             pass  # an end in the middle of a message is an end, too
         finally:
             self.close()
+            with self._sending:
+                self._connection.close()
 
     def call(self, name: str, *args: Any) -> Any:
         """Return what the other side answers.
@@ -78,8 +82,11 @@ class Channel:
             waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             future.set_exception(ClosedError())
-        with self._sending:
-            self._connection.close()
+        with (
+            suppress(OSError),
+            socket.fromfd(self._connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end,
+        ):
+            end.shutdown(socket.SHUT_RDWR)  # which wakes up the reader, as closing would not
 
     def _send(self, message: Any) -> None:
         try:

@@ -1,63 +1,119 @@
-"""The model server as a process: its socket, its signals, its end."""
+"""The model server as a process, or several: its ports, its start, its end."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from fairway.config import ServeSettings
-from fairway.errors import FairwayError
-from fairway.net.asgi import run_app
-from fairway.net.ports import listen, reachable
-from fairway.serve.cache import Cache
-from fairway.serve.http import App
-from fairway.serve.versions import Versions
-from fairway.storage.stores.uri import local_path
+from fairway.net.ports import listen, reachable, reserve
+from fairway.serve.answering import Answering
+from fairway.serve.backend import Backend, InProcess
+from fairway.serve.config_file import ConfigFile
+from fairway.serve.decider import Decider
+from fairway.serve.metrics import Metrics
+from fairway.serve.models import Models
+from fairway.serve.plan import Plan, read_plan
+from fairway.tfs.configs import Latest, ModelConfig
 
-# Requests that are not answered on the event loop. LiteRT takes one at a time; the others serve TensorFlow.
-_THREADS = 4
-_DRAIN_S = 10
+log = logging.getLogger(__name__)
 
 
 def run(settings: ServeSettings) -> None:
-    """Serve until SIGTERM or Ctrl-C; then answer what has been asked, for at most ten seconds.
+    """Serve until SIGTERM or Ctrl-C; then answer what has been asked, for as long as the settings allow.
 
     Raises:
-        FairwayError: the base path is a file or a URI that cannot be used, or the port cannot be had.
+        UsageError: a file that a setting names cannot be read or holds something else.
+        FairwayError: a base path is a file or a URI that cannot be used, or a port cannot be had.
     """
+    plan = read_plan(settings)
+    config_file = ConfigFile(settings.model_config_file) if settings.model_config_file else None
+    configs = config_file.configs if config_file else (_single(settings),)
+    if settings.workers == 1:
+        _run_alone(plan, configs, config_file)
+    else:
+        _run_workers(plan, configs, config_file)
+
+
+def _single(settings: ServeSettings) -> ModelConfig:
+    return ModelConfig(settings.model_name, settings.model_base_path, Latest(), {})
+
+
+def _run_alone(plan: Plan, configs: tuple[ModelConfig, ...], config_file: ConfigFile | None) -> None:
+    settings, models, metrics = plan.settings, Models(), Metrics()
+    backend = InProcess(models, settings)
     with (
-        _open_versions(settings) as versions,
+        _deciding(plan, configs, config_file, backend, metrics) as decider,
         listen(settings.host, settings.rest_api_port, "--rest_api_port") as listener,
-        ThreadPoolExecutor(_THREADS, thread_name_prefix="predict") as executor,
     ):
-        app = App(settings.model_name, versions, executor)
-        versions.start()
-        try:
-            run_app(app, listener, _announcement(settings, listener), drain_s=_DRAIN_S, lifespan="off")
-        finally:
-            versions.stop()
-            executor.shutdown(wait=False, cancel_futures=True)
+        _start(decider, config_file, settings)
+        Answering(plan, models, metrics, decider.reload, lambda: [metrics.snapshot()]).run(
+            lambda: listener,
+            _announcer(plan, configs),
+            share_ports=False,
+            socket_path=settings.grpc_socket_path,
+        )
+
+
+def _run_workers(plan: Plan, configs: tuple[ModelConfig, ...], config_file: ConfigFile | None) -> None:
+    from fairway.serve.workers import Workers
+
+    settings, metrics = plan.settings, Metrics()
+    with (
+        reserve(settings.host, settings.rest_api_port, "--rest_api_port") as rest,
+        reserve(settings.host, settings.port, "--port") as grpc,
+    ):
+        rest_port, grpc_port = rest.getsockname()[1], grpc.getsockname()[1]
+        plan = replace(plan, settings=replace(settings, rest_api_port=rest_port, port=grpc_port))
+        workers = Workers(plan, metrics)
+        with (
+            _deciding(plan, configs, config_file, workers, metrics) as decider,
+            workers.running(decider.reload),
+        ):
+            _start(decider, config_file, settings)
+            _announcer(plan, configs)(rest_port, grpc_port)
+            workers.wait()
+            decider.stop()
 
 
 @contextmanager
-def _open_versions(settings: ServeSettings) -> Iterator[Versions]:
-    poll_s = settings.file_system_poll_wait_seconds
-    path = local_path(settings.model_base_path)
-    if path is None:
-        with Cache(settings.model_base_path) as cache:
-            yield Versions(cache.path, poll_s, cache=cache)
-        return
-    if path.exists() and not path.is_dir():
-        raise FairwayError(
-            f"model_base_path {path} is a file, but must be a directory of versions",
-            hint="Give the export directory: --model_base_path mnist/export",
-        )
-    yield Versions(path, poll_s)
+def _deciding(
+    plan: Plan,
+    configs: tuple[ModelConfig, ...],
+    config_file: ConfigFile | None,
+    backend: Backend,
+    metrics: Metrics,
+) -> Iterator[Decider]:
+    settings = plan.settings
+    decider = Decider(
+        configs,
+        backend,
+        poll_s=settings.file_system_poll_wait_seconds,
+        allow_labels=settings.allow_version_labels_for_unavailable_models,
+        record=metrics.load,
+    )
+    try:
+        yield decider
+    finally:
+        if config_file:
+            config_file.stop()
+        decider.close()
 
 
-def _announcement(settings: ServeSettings, listener: socket.socket) -> str:
-    address = f"{reachable(settings.host)}:{listener.getsockname()[1]}"
-    url = f"http://{address}/v1/models/{settings.model_name}"
-    return f"serving {settings.model_name} at {url} from {settings.model_base_path}"
+def _start(decider: Decider, config_file: ConfigFile | None, settings: ServeSettings) -> None:
+    decider.start()
+    if config_file and settings.model_config_file_poll_wait_seconds:
+        config_file.watch(settings.model_config_file_poll_wait_seconds, decider.reload)
+
+
+def _announcer(plan: Plan, configs: tuple[ModelConfig, ...]) -> Callable[[int, int], None]:
+    def announce(rest_port: int, grpc_port: int) -> None:
+        host = reachable(plan.settings.host)
+        for config in configs:
+            url = f"http://{host}:{rest_port}/v1/models/{config.name}"
+            log.info("serving %s at %s from %s", config.name, url, config.base_path)
+        log.info("gRPC answers at %s:%d", host, grpc_port)
+
+    return announce

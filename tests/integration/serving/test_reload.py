@@ -171,9 +171,8 @@ def test_an_empty_base_path_is_waited_for(
 ) -> None:
     server = serve()
 
-    reply = server.client.get(f"{server.root}/readyz")
-    assert reply.status_code == 503
-    assert reply.json()["error"] == f"no version in {tmp_path / 'export'} yet"
+    assert server.client.get(f"{server.root}/readyz").status_code == 503
+    assert server.problem() == f"no version in {tmp_path / 'export'} yet"
     assert server.client.get(f"{server.root}/healthz").status_code == 200
     assert server.predict(instances=[1.0]).status_code == 404
 

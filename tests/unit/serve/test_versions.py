@@ -1,220 +1,309 @@
-"""Which version serves, as versions come, break and go; loading is a fake."""
+"""Which versions of a model serve, as they come, break and go; loading is a fake."""
 
-from dataclasses import dataclass, field
+import shutil
+import threading
 from pathlib import Path
-from typing import cast
 
 import pytest
 
 from fairway.errors import FairwayError
-from fairway.serve.savedmodel import SavedModel
-from fairway.serve.servable import Servable
-from fairway.serve.versions import State, Versions, VersionStatus
-from fairway.storage.exports import Version
 from fairway.storage.manifest import SAVED_MODEL
+from fairway.tfs.configs import All, Latest, ModelConfig, Specific
+from fairway.tfs.versions import State, VersionStatus
+from tests.unit.serve.fakes import FakeBackend, OneModel, publish
 
-
-@dataclass
-class Loader:
-    """Loads any version but the broken ones, and remembers what it was asked for."""
-
-    broken: dict[int, Exception] = field(default_factory=dict)
-    asked: list[int] = field(default_factory=list)
-    now: float = 0.0
-
-    def load(self, version: Version) -> Servable:
-        self.asked.append(version.number)
-        if version.number in self.broken:
-            raise self.broken[version.number]
-        return Servable(version.number, {}, SavedModel(version.path))
-
-    def clock(self) -> float:
-        return self.now
+DEADLINE_S = 10.0
 
 
 @pytest.fixture
-def loader() -> Loader:
-    return Loader()
+def backend() -> FakeBackend:
+    return FakeBackend()
 
 
 @pytest.fixture
-def versions(tmp_path: Path, loader: Loader) -> Versions:
-    return Versions(tmp_path / "export", poll_s=1, load=loader.load, clock=loader.clock)
+def export(tmp_path: Path) -> Path:
+    return tmp_path / "export"
 
 
-def publish(tmp_path: Path, number: int, content: str = "model") -> Path:
-    path = tmp_path / "export" / str(number)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / SAVED_MODEL).write_text(content)
-    return path
+@pytest.fixture
+def model(backend: FakeBackend, export: Path) -> OneModel:
+    return OneModel(backend, export)
 
 
-def remove(path: Path) -> None:
-    (path / SAVED_MODEL).unlink()
-    path.rmdir()
+def test_a_base_path_that_does_not_exist_is_waited_for(model: OneModel, export: Path) -> None:
+    assert model.poll() == ()
+    assert model.table.problem == f"no version in {export} yet"
+
+    publish(export, 1)
+    assert model.poll() == (1,)
+    assert model.table.statuses == (VersionStatus(1, State.AVAILABLE),)
+    assert model.table.problem == ""
 
 
-def serving(versions: Versions) -> int | None:
-    return versions.current.number if versions.current else None
-
-
-def test_a_base_path_that_does_not_exist_is_waited_for(versions: Versions, tmp_path: Path) -> None:
-    versions.poll()
-    assert serving(versions) is None
-    assert versions.problem == f"no version in {tmp_path / 'export'} yet"
-
-    publish(tmp_path, 1)
-    versions.poll()
-    assert serving(versions) == 1
-    assert versions.statuses == [VersionStatus(1, State.AVAILABLE)]
-
-
-def test_the_newest_serves_and_is_loaded_once(versions: Versions, loader: Loader, tmp_path: Path) -> None:
+def test_the_newest_serves_and_is_loaded_once(model: OneModel, backend: FakeBackend, export: Path) -> None:
     for number in (9, 10):
-        publish(tmp_path, number)
-    (tmp_path / "export" / "not-a-version").mkdir()
+        publish(export, number)
+    (export / "not-a-version").mkdir()
 
-    versions.poll()
-    versions.poll()
-
-    assert serving(versions) == 10
-    assert loader.asked == [10]
+    model.poll()
+    assert model.poll() == (10,)
+    assert backend.asked == [10]
 
 
-def test_a_newer_version_takes_over_while_requests_hold_the_old(versions: Versions, tmp_path: Path) -> None:
-    publish(tmp_path, 1)
-    versions.poll()
-    held = cast(Servable, versions.current)
-    publish(tmp_path, 2)
+def test_a_version_is_seen_to_load_and_to_serve(model: OneModel, backend: FakeBackend, export: Path) -> None:
+    publish(export, 1)
+    model.poll()
 
-    versions.poll()
-
-    assert serving(versions) == 2
-    assert held.number == 1
-    assert versions.statuses == [VersionStatus(2, State.AVAILABLE), VersionStatus(1, State.END)]
+    states = [[status.state for status in tables["m"].statuses] for tables in backend.published]
+    assert states == [[State.START], [State.LOADING], [State.AVAILABLE]]
+    problems = [tables["m"].problem for tables in backend.published]
+    assert problems == ["version 1 is loading", "version 1 is loading", ""]
 
 
-def test_deleting_the_newest_rolls_back(versions: Versions, tmp_path: Path) -> None:
-    publish(tmp_path, 1)
-    newest = publish(tmp_path, 2)
-    versions.poll()
+def test_the_old_version_serves_until_the_new_one_does_and_goes_when_no_request_holds_it(
+    model: OneModel, backend: FakeBackend, export: Path
+) -> None:
+    publish(export, 1)
+    model.poll()
+    publish(export, 2)
+    backend.in_flight = {1}
+    backend.published.clear()
 
-    remove(newest)
-    versions.poll()
+    assert model.poll() == (2,)
+    assert [tables["m"].serving for tables in backend.published] == [(1,), (1,), (2, 1), (2,)]
+    assert model.states == {2: State.AVAILABLE, 1: State.UNLOADING}
 
-    assert serving(versions) == 1
+    backend.in_flight = set()
+    model.poll()
+    assert model.states == {2: State.AVAILABLE, 1: State.END}
+    assert [version.number for _, version in backend.loaded.values()] == [2]
 
 
-def test_what_serves_stays_while_its_directory_is_half_deleted(versions: Versions, tmp_path: Path) -> None:
-    publish(tmp_path, 1)
-    newest = publish(tmp_path, 2)
-    versions.poll()
+def test_deleting_the_newest_rolls_back(model: OneModel, export: Path) -> None:
+    publish(export, 1)
+    newest = publish(export, 2)
+    model.poll()
+
+    shutil.rmtree(newest)
+    assert model.poll() == (1,)
+    assert model.states == {1: State.AVAILABLE}
+
+
+def test_a_rollback_while_requests_still_hold_that_version(
+    model: OneModel, backend: FakeBackend, export: Path
+) -> None:
+    publish(export, 1)
+    model.poll()
+    newest = publish(export, 2)
+    backend.in_flight = {1}
+    model.poll()
+
+    shutil.rmtree(newest)
+    assert model.poll() == (1,)
+    backend.in_flight = set()
+    model.poll()
+    assert model.states == {1: State.AVAILABLE}
+
+
+def test_what_serves_stays_while_its_directory_is_half_deleted(model: OneModel, export: Path) -> None:
+    publish(export, 1)
+    newest = publish(export, 2)
+    model.poll()
 
     (newest / SAVED_MODEL).unlink()
-    versions.poll()
-
-    assert serving(versions) == 2
+    assert model.poll() == (2,)
 
 
-def test_deleting_all_ends_service(versions: Versions, tmp_path: Path) -> None:
-    path = publish(tmp_path, 1)
-    versions.poll()
+def test_deleting_all_ends_service(model: OneModel, export: Path) -> None:
+    path = publish(export, 1)
+    model.poll()
 
-    remove(path)
-    versions.poll()
-
-    assert serving(versions) is None
-    assert versions.statuses == []
+    shutil.rmtree(path)
+    assert model.poll() == ()
+    assert model.table.statuses == ()
 
 
 @pytest.mark.parametrize("error", [FairwayError("it is corrupt"), RuntimeError("it is corrupt")])
 def test_a_broken_version_is_skipped_and_said_to_be_broken_once(
-    versions: Versions,
-    loader: Loader,
-    tmp_path: Path,
+    model: OneModel,
+    backend: FakeBackend,
+    export: Path,
     error: Exception,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    publish(tmp_path, 1)
-    publish(tmp_path, 2)
-    loader.broken[2] = error
+    publish(export, 1)
+    publish(export, 2)
+    backend.broken[2] = error
 
-    for loader.now in range(100):
-        versions.poll()
+    for backend.now in range(100):
+        assert model.poll() == (1,)
 
-    assert serving(versions) == 1
-    status = versions.statuses[0]
+    status = model.table.statuses[0]
     assert (status.number, status.state) == (2, State.END)
     assert "it is corrupt" in status.error
-    assert sum("version 2 is skipped" in message for message in caplog.messages) == 1
+    assert sum("version 2 of m is skipped" in message for message in caplog.messages) == 1
 
 
 def test_a_broken_version_is_tried_again_ever_more_rarely(
-    versions: Versions, loader: Loader, tmp_path: Path
+    model: OneModel, backend: FakeBackend, export: Path
 ) -> None:
-    publish(tmp_path, 1)
-    loader.broken[1] = FairwayError("the disk is away", hint="Mount it.")
+    publish(export, 1)
+    backend.broken[1] = FairwayError("the disk is away", hint="Mount it.")
 
-    for loader.now in range(200):
-        versions.poll()
-    assert 6 <= len(loader.asked) <= 9
-    assert versions.problem == "version 1 cannot be served: the disk is away (Mount it.)"
+    for backend.now in range(200):
+        model.poll()
+    assert 6 <= len(backend.asked) <= 9
+    assert model.table.problem == "version 1 cannot be served: the disk is away (Mount it.)"
 
-    loader.broken.clear()
-    loader.now += 60
-    versions.poll()
-    assert serving(versions) == 1
+    backend.broken.clear()
+    backend.now += 60
+    assert model.poll() == (1,)
 
 
 def test_a_broken_version_is_tried_at_once_when_a_file_changes(
-    versions: Versions, loader: Loader, tmp_path: Path
+    model: OneModel, backend: FakeBackend, export: Path
 ) -> None:
-    publish(tmp_path, 1)
-    loader.broken[1] = FairwayError("it is corrupt")
+    publish(export, 1)
+    backend.broken[1] = FairwayError("it is corrupt")
     for _ in range(3):
-        versions.poll()
-    assert loader.asked == [1]
+        model.poll()
+    assert backend.asked == [1]
 
-    loader.broken.clear()
-    publish(tmp_path, 1, "mended model")
-    versions.poll()
-
-    assert serving(versions) == 1
+    backend.broken.clear()
+    publish(export, 1, "mended model")
+    assert model.poll() == (1,)
 
 
-def test_an_incomplete_version_is_not_loaded(versions: Versions, loader: Loader, tmp_path: Path) -> None:
-    (tmp_path / "export" / "1").mkdir(parents=True)
+def test_an_incomplete_version_is_not_loaded(model: OneModel, backend: FakeBackend, export: Path) -> None:
+    (export / "1").mkdir(parents=True)
 
-    versions.poll()
-    assert loader.asked == []
-    assert versions.problem == f"version 1 cannot be served: incomplete: no {SAVED_MODEL}"
+    model.poll()
+    assert backend.asked == []
+    assert model.table.problem == f"version 1 cannot be served: incomplete: no {SAVED_MODEL}"
 
-    publish(tmp_path, 1)
-    versions.poll()
-    assert serving(versions) == 1
+    publish(export, 1)
+    assert model.poll() == (1,)
 
 
 def test_a_base_path_that_cannot_be_read_takes_nothing_down(
-    versions: Versions, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    model: OneModel, export: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    publish(tmp_path, 1)
-    versions.poll()
-    (tmp_path / "export").rename(tmp_path / "moved")
-    (tmp_path / "export").write_text("a file")
+    publish(export, 1)
+    model.poll()
+    export.rename(export.with_name("moved"))
+    export.write_text("a file")
 
     for _ in range(2):
-        versions.poll()
-
-    assert serving(versions) == 1
-    assert "a part of the path is a file" in versions.problem
+        assert model.poll() == (1,)
     assert len([message for message in caplog.messages if "cannot read" in message]) == 1
 
 
-def test_the_thread_looks_until_it_is_stopped(tmp_path: Path, loader: Loader) -> None:
-    publish(tmp_path, 1)
-    versions = Versions(tmp_path / "export", poll_s=3600, load=loader.load)
+def test_a_base_path_that_cannot_be_read_is_why_nothing_serves(model: OneModel, export: Path) -> None:
+    export.write_text("a file")
+    model.poll()
+    assert "a part of the path is a file" in model.table.problem
 
-    versions.start()
-    versions.stop()
 
-    assert serving(versions) == 1
+def test_the_latest_versions_serve(backend: FakeBackend, export: Path) -> None:
+    model = OneModel(backend, export, Latest(2))
+    for number in (1, 2, 3):
+        publish(export, number)
+    assert model.poll() == (3, 2)
+
+    publish(export, 4)
+    assert model.poll() == (4, 3)
+    assert backend.asked == [3, 2, 4]
+
+
+def test_a_broken_one_among_the_latest_is_made_up_for_by_an_older_one(
+    backend: FakeBackend, export: Path
+) -> None:
+    model = OneModel(backend, export, Latest(2))
+    backend.broken[2] = FairwayError("it is corrupt")
+    for number in (1, 2, 3):
+        publish(export, number)
+    assert model.poll() == (3, 1)
+
+
+def test_all_versions_serve_but_the_broken_ones(backend: FakeBackend, export: Path) -> None:
+    model = OneModel(backend, export, All())
+    backend.broken[2] = FairwayError("it is corrupt")
+    paths = [publish(export, number) for number in (1, 2, 3)]
+    assert model.poll() == (3, 1)
+
+    shutil.rmtree(paths[2])
+    publish(export, 4)
+    assert model.poll() == (4, 1)
+
+
+def test_specific_versions_serve(backend: FakeBackend, export: Path) -> None:
+    model = OneModel(backend, export, Specific((1, 3, 7)))
+    for number in (1, 2, 3):
+        publish(export, number)
+    assert model.poll() == (3, 1)
+    publish(export, 4)
+    publish(export, 7)
+    assert model.poll() == (7, 3, 1)
+
+
+def test_a_specific_version_that_is_not_there_is_waited_for(backend: FakeBackend, export: Path) -> None:
+    model = OneModel(backend, export, Specific((5,)))
+    publish(export, 6)
+    assert model.poll() == ()
+    assert model.table.problem == f"no version 5 in {export} yet"
+
+
+def test_another_policy_takes_over_without_a_gap(model: OneModel, backend: FakeBackend, export: Path) -> None:
+    for number in (1, 2, 3):
+        publish(export, number)
+    backend.broken[1] = FairwayError("it is corrupt")
+    assert model.poll() == (3,)
+
+    for policy, serving in ((Specific((2,)), (2,)), (Specific((1,)), (2,)), (Latest(), (3,))):
+        model.versions.configure(ModelConfig("m", str(export), policy, {}), None)
+        assert model.poll() == serving
+
+
+def test_labels_are_in_the_table_at_once(model: OneModel, backend: FakeBackend, export: Path) -> None:
+    publish(export, 1)
+    model.poll()
+    model.versions.configure(ModelConfig("m", str(export), Latest(), {"stable": 1}), None)
+    assert backend.tables["m"].labels == {"stable": 1}
+
+
+def test_loads_are_recorded_with_their_seconds(backend: FakeBackend, export: Path) -> None:
+    recorded: list[tuple[str, int, float | None]] = []
+    model = OneModel(backend, export)
+    model.versions._loading = backend.loading(lambda *load: recorded.append(load))
+    backend.broken[2] = FairwayError("it is corrupt")
+
+    def take_half_a_second() -> None:
+        backend.now += 0.5
+
+    backend.while_loading = take_half_a_second
+    publish(export, 1)
+    publish(export, 2)
+    model.poll()
+    assert recorded == [("m", 2, None), ("m", 1, 0.5)]
+
+
+def test_the_thread_looks_until_it_is_stopped(backend: FakeBackend, export: Path) -> None:
+    publish(export, 1)
+    model = OneModel(backend, export, poll_s=3600)
+    loading = threading.Event()
+    backend.while_loading = loading.set
+
+    model.versions.start()
+    assert loading.wait(DEADLINE_S)
+    model.versions.stop()
+    model.versions.join()
+
+    assert model.table.serving == (1,)
+
+
+def test_discarded_versions_are_freed(model: OneModel, backend: FakeBackend, export: Path) -> None:
+    publish(export, 1)
+    model.poll()
+    backend.publish({}, {})
+    model.versions.discard()
+    assert backend.loaded == {}
