@@ -100,7 +100,7 @@ def test_the_context_is_in_each_example_and_may_be_overruled() -> None:
         (body(examples=[{}], signature_name="no"), "No signature was found with the name: no"),
         (
             body(instances=[1]),
-            "JSON Value: {\"instances\": [1]} When method is classify, key 'examples' is expected and was not",
+            "JSON Value: {\"instances\": [1]} When method is classify, key 'examples' is expected",
         ),
         (body(examples={}), "Expecting 'examples' value to be an list/array"),
         (body(examples=[]), "JSON Value: {\"examples\": []} 'examples' value is an empty array"),
