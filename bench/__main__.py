@@ -27,6 +27,8 @@ BENCHES: dict[str, Callable[[], list[Figure]]] = {
     "apply": cluster.apply_time,
     "images": images.sizes,
     "rest": serving.rest,
+    "grpc": serving.grpc,
+    "batching": serving.batching,
     "start": serving.start,
 }
 

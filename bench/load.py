@@ -13,7 +13,8 @@ from pathlib import Path
 from bench.servers import Server
 
 SCRIPT = Path(__file__).with_name("post.lua")
-WARM_UP_S = 1
+CLIENTS = 2
+"""Processes that call over gRPC: in Python, one is busy before the server is."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,35 @@ def rest_load(server: Server, body: bytes, connections: int, seconds: int) -> Lo
         per_s=found["requests"] / found["seconds"],
         p50_ms=found["p50_us"] / 1e3,
         p99_ms=found["p99_us"] / 1e3,
+    )
+
+
+def grpc_load(server: Server, request: bytes, callers: int, seconds: int) -> Load:
+    """Have processes of their own send a Predict message again and again; they end the bench if one fails.
+
+    Args:
+        server: What to load.
+        request: The message.
+        callers: In all, each with a connection.
+        seconds: How long.
+    """
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(request)
+        file.flush()
+        words = [server.grpc_address, file.name, str(callers // CLIENTS), str(seconds)]
+        command = [sys.executable, "-m", "bench.grpc_client", *words]
+        before = server.cpu_s()
+        clients = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(CLIENTS)]
+        written = [client.communicate()[0] for client in clients]
+        cpu_s = server.cpu_s() - before
+    if any(client.returncode for client in clients):
+        sys.exit(f"{server.name} did not answer all calls")
+    latencies = sorted(each for text in written for each in json.loads(text))
+    return Load(
+        cpu_us=cpu_s / len(latencies) * 1e6,
+        per_s=len(latencies) / seconds,
+        p50_ms=latencies[len(latencies) // 2] / 1e3,
+        p99_ms=latencies[len(latencies) * 99 // 100] / 1e3,
     )
 
 

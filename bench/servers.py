@@ -53,6 +53,11 @@ class Server:
         """Where it takes predict requests."""
         return f"http://{HOST}:{self.port}/v1/models/mnist:predict"
 
+    @property
+    def grpc_address(self) -> str:
+        """HOST:PORT of its gRPC API."""
+        return f"{HOST}:{self.grpc_port}"
+
     def cpu_s(self) -> float:
         """Return the processor time that it and its children have taken, seconds."""
         times = [process.cpu_times() for process in self._family()]
