@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import grpc
-from google.protobuf.message import DecodeError
 
 from fairway.serve.body import MAX_BODY_BYTES
 from fairway.tfs import messages
-from fairway.tfs.protos import message
+from fairway.tfs.protos import parse
 from fairway.tfs.status import Code, RequestError, invalid
 
 if TYPE_CHECKING:
@@ -152,8 +151,8 @@ class Method:
 
     def _answer_bytes(self, data: bytes, call: _Call) -> bytes:
         try:
-            request = message(f"tensorflow.serving.{self._request}").FromString(data)
-        except DecodeError:
+            request = parse(f"tensorflow.serving.{self._request}", data)
+        except ValueError:
             raise invalid(f"the message is not a {self._request}") from None
         reply: bytes = self._answer(request, call).SerializeToString()
         return reply
