@@ -252,10 +252,13 @@ class Batcher:
         is_full = batch.rows >= self._max_rows or self._open.get(batch.key) is not batch
         if now < batch.ready_at and not is_full:
             return False
-        # What comes while one batch is computed makes the next: with two at a time, both would be smaller.
-        gathers = self._parameters is None and batch.key is not None
-        servable, name = batch.parts[0].job.servable, batch.parts[0].job.request.signature_name
-        return not self._running[batch.lane] or not (gathers or servable.one_at_a_time(name))
+        if not self._running[batch.lane]:
+            return True
+        job = batch.parts[0].job
+        if job.servable.one_at_a_time(job.request.signature_name):
+            return False
+        # What comes while a batch is computed makes the next one, which a second thread would cut short.
+        return is_full or self._parameters is not None
 
     def _remove(self, batch: _Batch) -> None:
         self._batches.remove(batch)

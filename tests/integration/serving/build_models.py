@@ -2,7 +2,8 @@
 
 A program of its own, so that TensorFlow and its warnings stay out of the test process. It writes:
 
-    digits/            MNIST-shaped, with model.tflite and the signatures serving_default and classify_png
+    digits/            MNIST-shaped, with model.tflite, warm-up records with answers, and the signatures
+                       serving_default and classify_png
     half_plus_two/     y = x / 2 + 2, with model.tflite
     half_plus_three/   y = x / 2 + 3, likewise
     foreign/           y = x / 2 + 2 as a SavedModel alone, as another program would write it
@@ -26,8 +27,18 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 
 from fairway.storage.files import sha256
-from fairway.storage.manifest import MANIFEST, SAVED_MODEL, TFLITE, DatasetRecord, Manifest, describe_files
-from fairway.tfs.signatures import Signature, signatures_to_json
+from fairway.storage.manifest import (
+    EXTRA,
+    MANIFEST,
+    SAVED_MODEL,
+    TFLITE,
+    WARMUP,
+    DatasetRecord,
+    Manifest,
+    describe_files,
+)
+from fairway.tfs.signatures import DEFAULT_SIGNATURE, Signature, signatures_to_json
+from fairway.train.warmup import write_warmup
 
 
 class Digits(tf.Module):
@@ -71,10 +82,11 @@ def export(
     """Write an export as `fairway train` does: SavedModel, model.tflite and manifest."""
     tf.saved_model.save(module, str(path), signatures=signatures)
     loaded = tf.saved_model.load(str(path))
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [loaded.signatures["serving_default"]], loaded
-    )
+    function = loaded.signatures[DEFAULT_SIGNATURE]
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], loaded)
     (path / TFLITE).write_bytes(converter.convert())
+    (path / EXTRA).mkdir()
+    write_warmup(path / WARMUP, "m", DEFAULT_SIGNATURE, function, {"x": example(function)})
     definitions = saved_model_pb2.SavedModel.FromString((path / SAVED_MODEL).read_bytes())
     found = definitions.meta_graphs[0].signature_def
     manifest = Manifest(
@@ -119,7 +131,8 @@ def export_documented(path: Path, b: float, names: dict[str, str]) -> None:
         optional = tf.io.FixedLenFeature([1], tf.float32, default_value=[0.0])
         features = v1.parse_example(tensors["example"], {"x": column, "x2": optional})
         for name in ("x", "x2"):
-            tensors[name] = tf.identity(features[name], name=name)
+            # Fed with a shape of its own all the same: nothing checks what is put in the place of a tensor.
+            tensors[name] = tf.identity(tf.ensure_shape(features[name], [None, 1]), name=name)
         for name, value in (
             ("y", a * tensors["x"] + shift),
             ("y2", a * tensors["x"] + c),
@@ -161,6 +174,12 @@ def write_documented(directory: Path) -> None:
         3.0,
         {"serving_default": "predict x y", "tensorflow/serving/regress": "regress example y"},
     )
+
+
+def example(function: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Return a row of random numbers for a signature's input `x`."""
+    shape = function.structured_input_signature[1]["x"].shape
+    return np.random.default_rng(2).random((1, *shape[1:]), dtype=np.float32)
 
 
 def write_expected(module: Digits, path: Path) -> None:
