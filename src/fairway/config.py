@@ -257,7 +257,7 @@ class ServeSettings(Settings):
     """File with an SSLConfig: key, certificate and, for clients' certificates, their authority; for gRPC."""
 
     monitoring_config_file: str = ""
-    """File with a MonitoringConfig: whether and at which path Prometheus finds the metrics."""
+    """File with a MonitoringConfig: whether and where Prometheus finds metrics. Default: the usual path."""
 
     tensorflow_intra_op_parallelism: Annotated[Count, Range(minimum=0)] = 0
     """Threads for one operation, where TensorFlow computes; 0 leaves it to TensorFlow."""

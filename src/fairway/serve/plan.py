@@ -10,6 +10,7 @@ from fairway.config import ServeSettings
 from fairway.errors import UsageError
 from fairway.serve.config_file import read_text
 from fairway.tfs.configs import (
+    METRICS_PATH,
     BatchingParameters,
     Monitoring,
     TlsFiles,
@@ -28,21 +29,21 @@ class Plan:
     Attributes:
         settings: With the ports that were taken in place of 0.
         batching: `None`: requests are computed one by one.
-        monitoring: `None`: there are no metrics.
+        monitoring: Whether Prometheus finds metrics, and where. Unlike TensorFlow Serving's they need no file.
         tls: For gRPC; `None`: none.
         channel_arguments: gRPC's own.
     """
 
     settings: ServeSettings
     batching: BatchingParameters | None
-    monitoring: Monitoring | None
+    monitoring: Monitoring
     tls: TlsFiles | None
     channel_arguments: tuple[tuple[str, str | int], ...]
 
     @property
     def metrics_path(self) -> str | None:
         """Where Prometheus finds the metrics; `None`: nowhere."""
-        return self.monitoring.path if self.monitoring and self.monitoring.enabled else None
+        return self.monitoring.path if self.monitoring.enabled else None
 
 
 def read_plan(settings: ServeSettings) -> Plan:
@@ -60,7 +61,8 @@ def read_plan(settings: ServeSettings) -> Plan:
     return Plan(
         settings,
         (batching or BatchingParameters()) if settings.enable_batching else None,
-        _parse_file(settings.monitoring_config_file, "--monitoring_config_file", parse_monitoring),
+        _parse_file(settings.monitoring_config_file, "--monitoring_config_file", parse_monitoring)
+        or Monitoring(enabled=True, path=METRICS_PATH),
         _parse_file(settings.ssl_config_file, "--ssl_config_file", parse_tls),
         _channel_arguments(settings.grpc_channel_arguments),
     )
