@@ -29,7 +29,7 @@ class Plan:
     Attributes:
         settings: With the ports that were taken in place of 0.
         batching: `None`: requests are computed one by one.
-        monitoring: Whether Prometheus finds metrics, and where. Unlike TensorFlow Serving's they need no file.
+        monitoring: Whether Prometheus finds metrics, and where; without a file it does.
         tls: For gRPC; `None`: none.
         channel_arguments: gRPC's own.
     """
