@@ -37,6 +37,8 @@ _MARGIN_S = 3.0
 _SNAPSHOT_S = 2.0
 """How long the metrics wait for those of one worker."""
 
+_COMMAND = ("-m", "fairway.serve.worker")
+
 logger = logging.getLogger(__name__)
 
 Reload = Callable[[tuple[ModelConfig, ...]], None]
@@ -75,8 +77,7 @@ class Workers:
             FairwayError: a worker cannot start, as when a port cannot be had.
         """
         self._reload = reload
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._end)
+        handlers = {number: signal.signal(number, self._end) for number in (signal.SIGINT, signal.SIGTERM)}
         keepers: list[threading.Thread] = []
         try:
             for index, worker in enumerate(self._start_first()):
@@ -88,6 +89,8 @@ class Workers:
             self._stop()
             for keeper in keepers:
                 keeper.join()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
     def wait(self) -> None:
         """Return when SIGTERM or Ctrl-C has come."""
@@ -248,7 +251,7 @@ class _Worker:
         ours, theirs = socket.socketpair()
         with theirs:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fairway.serve.worker", str(theirs.fileno())],
+                [sys.executable, *_COMMAND, str(theirs.fileno())],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 # A signal to our group is for us to pass on: all are to end together.

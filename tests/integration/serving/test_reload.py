@@ -52,9 +52,12 @@ def test_versions_are_switched_without_a_failed_request(
     replies: list[Any] = []
 
     with requests_without_pause(server, replies):
+        server.wait_for(lambda: bool(replies))
         for number in range(2, 8):
             publish("half_plus_three" if number % 2 == 0 else "half_plus_two", number)
             server.wait_for_version(number)
+            answered = len(replies)
+            server.wait_for(lambda answered=answered: len(replies) > answered + 4)
 
     assert [reply for reply in replies if reply not in ([2.5], [3.5])] == []
     assert [2.5] in replies
@@ -86,14 +89,14 @@ def write_garbage_with_a_right_checksum(path: Path) -> None:
 def record_another_shape(path: Path) -> None:
     signatures = json.loads((path / "fairway.json").read_text())["signatures"]
     signatures["serving_default"]["inputs"]["x"]["shape"] = [-1, 28]
-    rewrite_manifest(path, signatures=signatures)
+    rewrite_signatures(path, signatures)
 
 
 def record_another_input(path: Path) -> None:
     signatures = json.loads((path / "fairway.json").read_text())["signatures"]
     inputs = signatures["serving_default"]["inputs"]
     inputs["z"] = inputs.pop("x")
-    rewrite_manifest(path, signatures=signatures)
+    rewrite_signatures(path, signatures)
 
 
 def delete_the_manifest(path: Path) -> None:
@@ -102,6 +105,11 @@ def delete_the_manifest(path: Path) -> None:
 
 def cut_the_manifest(path: Path) -> None:
     (path / "fairway.json").write_text("{")
+
+
+def rewrite_signatures(path: Path, signatures: Any) -> None:
+    (path / "assets.extra" / "tf_serving_warmup_requests").unlink()  # which would not fit them
+    rewrite_manifest(path, signatures=signatures, files=describe_files(path))
 
 
 def rewrite_manifest(path: Path, **changes: Any) -> None:
@@ -158,6 +166,7 @@ def test_deleting_the_newest_rolls_back_under_requests(
     replies: list[Any] = []
 
     with requests_without_pause(server, replies):
+        server.wait_for(lambda: bool(replies))
         shutil.rmtree(newest)
         server.wait_for_version(1)
 

@@ -1,0 +1,66 @@
+"""A worker without models, run as a program: loading version 666 kills it, version 13 is refused.
+
+The argument is the file descriptor of the socket to the process that decides. What the worker was told is in
+its snapshot.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+from fairway.errors import FairwayError
+from fairway.serve.channel import Channel
+from fairway.storage.exports import Version
+
+DEADLY, REFUSED = 666, 13
+
+
+def main() -> None:
+    """Follow the process that decides until it is gone."""
+    connection: Connection[Any, Any] = Connection(int(sys.argv[1]))
+    plan, index, _ = connection.recv()
+    loaded: dict[int, int] = {}
+    state: dict[str, Any] = {
+        "pid": os.getpid(),
+        "index": index,
+        "loaded": loaded,
+        "serving": {},
+        "at_start": None,
+    }
+
+    def load(key: int, _model: str, version: Version) -> str:
+        if version.number == DEADLY:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if version.number == REFUSED and index == 1:
+            raise FairwayError("it is unlucky")
+        loaded[key] = version.number
+        return "nothing"
+
+    def publish(tables: dict[str, Any], _keys: object) -> None:
+        state["serving"] = {name: table.serving for name, table in tables.items()}
+
+    def listen() -> None:
+        if plan.settings.model_name == "nobody":
+            raise FairwayError("the port is taken")
+        state["at_start"] = sorted(loaded.values()), state["serving"]
+
+    answers = {
+        "load": load,
+        "publish": publish,
+        "drop": lambda key: loaded.pop(key, None),
+        "held": lambda keys: {key for key in keys if key % 2},
+        "snapshot": lambda: state,
+        "listen": listen,
+        "stop": lambda: os._exit(0),
+        "ask": lambda name, *args: channel.call(name, *args),
+    }
+    channel = Channel(connection, answers)
+    channel.run()
+
+
+if __name__ == "__main__":
+    main()

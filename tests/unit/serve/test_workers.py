@@ -1,0 +1,180 @@
+"""Several processes that do as one; they are real, and have no models: see `fake_worker`."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from fairway.config import ServeSettings
+from fairway.errors import FairwayError
+from fairway.serve import workers as module
+from fairway.serve.metrics import Metrics
+from fairway.serve.plan import read_plan
+from fairway.serve.table import ModelTable
+from fairway.serve.workers import Workers
+from fairway.storage.exports import Version
+from fairway.tfs.configs import ModelConfig
+from fairway.tfs.status import Code, RequestError
+from tests.unit.serve.fake_worker import DEADLY, REFUSED
+
+DEADLINE_S = 20.0
+
+
+@pytest.fixture(autouse=True)
+def fake_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_COMMAND", (str(Path(__file__).with_name("fake_worker.py")),))
+    monkeypatch.setattr(module, "_FIRST_DELAY_S", 0.01)
+
+
+@contextmanager
+def running(reload: Callable[[Any], None] = lambda _: None, **settings: Any) -> Iterator[Workers]:
+    workers = Workers(read_plan(ServeSettings(workers=2, **settings)), Metrics())
+    with workers.running(reload):
+        yield workers
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+def states(workers: Workers) -> list[dict[str, Any]]:
+    return sorted(workers.snapshots()[1:], key=lambda state: state["index"])
+
+
+def version(number: int) -> Version:
+    return Version(number, f"/models/{number}", None)
+
+
+def table(*serving: int) -> ModelTable:
+    return ModelTable(serving, {}, (), "")
+
+
+def test_all_load_publish_and_drop_together() -> None:
+    with running() as workers:
+        assert workers.load(1, "m", version(7)) == "nothing"
+        assert [state["loaded"] for state in states(workers)] == [{1: 7}] * 2
+        workers.publish({"m": table(7)}, {"m": {7: 1}})
+        assert [state["serving"] for state in states(workers)] == [{"m": (7,)}] * 2
+        assert workers.held([1, 2]) == {1}
+        workers.publish({"m": table()}, {"m": {}})
+        workers.drop(1)
+        assert [state["loaded"] for state in states(workers)] == [{}] * 2
+
+
+def test_what_one_cannot_load_none_has() -> None:
+    with running() as workers:
+        with pytest.raises(FairwayError, match="it is unlucky"):
+            workers.load(1, "m", version(REFUSED))
+        assert [state["loaded"] for state in states(workers)] == [{}] * 2
+
+
+def test_a_version_that_kills_its_loader_leaves_the_others_alone() -> None:
+    with running() as workers:
+        workers.load(1, "m", version(7))
+        workers.publish({"m": table(7)}, {"m": {7: 1}})
+        pids = [state["pid"] for state in states(workers)]
+        with pytest.raises(FairwayError, match="the process that was to load it ended meanwhile"):
+            workers.load(2, "m", version(DEADLY))
+        wait_for(lambda: len(states(workers)) == 2)
+        after = states(workers)
+        assert len({*pids, *(state["pid"] for state in after)}) == 3
+        assert [state["loaded"] for state in after] == [{1: 7}] * 2
+
+
+def test_one_that_dies_is_started_again_with_what_the_others_have(caplog: pytest.LogCaptureFixture) -> None:
+    with running() as workers:
+        workers.load(1, "m", version(7))
+        workers.load(2, "m", version(8))
+        workers.publish({"m": table(8, 7)}, {"m": {7: 1, 8: 2}})
+        victim = states(workers)[1]["pid"]
+        os.kill(victim, signal.SIGKILL)
+        wait_for(lambda: len(states(workers)) == 2 and states(workers)[1]["pid"] != victim)
+        assert states(workers)[1]["at_start"] == ([7, 8], {"m": (8, 7)})
+        assert "worker 1 ended (SIGKILL); starting another one" in caplog.messages
+
+
+def test_what_is_loaded_while_none_is_there_waits_for_the_next() -> None:
+    with running() as workers:
+        for state in states(workers):
+            os.kill(state["pid"], signal.SIGKILL)
+        wait_for(lambda: not workers._workers)
+        assert workers.load(1, "m", version(7)) == "nothing"
+        wait_for(lambda: [state["loaded"] for state in states(workers)] == [{1: 7}] * 2)
+
+
+def test_a_reload_request_reaches_the_deciding_side_and_its_refusal_the_worker() -> None:
+    asked: list[Any] = []
+
+    def reload(configs: tuple[ModelConfig, ...]) -> None:
+        asked.append(configs)
+        if not configs:
+            raise RequestError(Code.FAILED_PRECONDITION, "nothing to serve")
+
+    with running(reload) as workers:
+        worker = workers._workers[1].channel
+        configs = (ModelConfig("m", "/models/m", labels={"stable": 1}),)
+        worker.call("ask", "reload", configs)
+        assert asked == [configs]
+        with pytest.raises(RequestError, match="nothing to serve") as caught:
+            worker.call("ask", "reload", ())
+        assert caught.value.code is Code.FAILED_PRECONDITION
+
+
+def test_any_worker_gets_the_counts_of_all() -> None:
+    with running() as workers:
+        counts = workers._workers[0].channel.call("ask", "snapshots")
+        assert {count.get("index") for count in counts} == {None, 0, 1}
+
+
+def test_a_stuck_worker_holds_up_no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SNAPSHOT_S", 0.5)
+    with running() as workers:
+        stuck = states(workers)[0]["pid"]
+        os.kill(stuck, signal.SIGSTOP)
+        try:
+            assert [state["index"] for state in states(workers)] == [1]
+        finally:
+            os.kill(stuck, signal.SIGCONT)
+
+
+def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
+    before = psutil.Process().children()
+    with pytest.raises(FairwayError, match="the port is taken"), running(model_name="nobody"):
+        pass
+    assert psutil.Process().children() == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_all(number: signal.Signals) -> None:
+    before = psutil.Process().children()
+    handler = signal.getsignal(number)
+    with running() as workers:
+        threading.Timer(0.01, os.kill, (os.getpid(), number)).start()
+        workers.wait()
+    assert psutil.Process().children() == before
+    assert signal.getsignal(number) is handler
+
+
+def test_one_that_does_not_end_is_killed(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    monkeypatch.setattr(module, "_MARGIN_S", 0.1)
+    before = psutil.Process().children()
+    with running(drain_seconds=0.1) as workers:
+        os.kill(states(workers)[0]["pid"], signal.SIGSTOP)
+    assert psutil.Process().children() == before
+    assert "worker 0 does not end; killing it" in caplog.messages
