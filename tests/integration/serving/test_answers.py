@@ -81,7 +81,7 @@ def test_such_a_signature_where_tensorflow_is_not_installed(
 
     answer = server.predict(signature_name="classify_png", instances=[{"b64": ""}])
 
-    assert answer.status_code == 501
+    assert answer.status_code == 412
     assert "needs TensorFlow, which is not installed" in answer.json()["error"]
     assert "fairway[train]" in answer.json()["error"]
     check(server.predict(instances=pixels(expected)).json()["predictions"], expected)

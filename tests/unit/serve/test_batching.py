@@ -224,6 +224,21 @@ def test_what_does_not_compute_one_at_a_time_uses_all_threads(start: Callable[..
     assert [answer(future) for future in futures] == [[0], [0]]
 
 
+def test_a_full_batch_is_computed_beside_another_where_the_model_can(
+    start: Callable[..., Batcher], model: Model
+) -> None:
+    model.exclusive = False
+    batcher = start(threads=3)
+    hold(batcher, model)
+    full = ask(batcher, model, [0] * MAX_ROWS)
+    model.reaches_zero()
+    futures = [ask(batcher, model, [n]) for n in (1, 2)]
+    model.go_on.set()
+    assert answer(full) == [0] * MAX_ROWS
+    assert [answer(future) for future in futures] == [[2], [4]]
+    assert model.runs[2:] == [[1, 2]]
+
+
 @pytest.mark.parametrize(
     ("independent", "signature", "inputs"),
     [

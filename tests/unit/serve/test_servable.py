@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fairway.errors import FairwayError
 from fairway.serve import servable as module
 from fairway.serve.runtime import LiteRuntime
-from fairway.serve.servable import PARITY, Servable, load_servable
+from fairway.serve.servable import PARITY, Servable, load_servable, release_memory
 from fairway.storage.exports import Version, read_version
 from fairway.storage.files import sha256
 from fairway.storage.manifest import (
@@ -347,3 +347,21 @@ def test_a_version_that_is_let_go_of_is_freed(path: Path, tensorflow: TensorFlow
         assert [ref() for ref in held] == [None, None]
     finally:
         gc.enable()
+
+
+def test_memory_goes_back_to_the_system() -> None:
+    def resident_mb() -> float:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+    blocks = [bytes(1000) for _ in range(100_000)]
+    keep = bytes(1000)  # above them, so that the heap cannot simply shrink
+    before = resident_mb()
+    del blocks
+    release_memory()
+    assert resident_mb() < before - 50
+    assert keep
+
+
+def test_a_c_library_that_cannot_give_memory_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda name: object())
+    release_memory()
