@@ -46,6 +46,8 @@ class Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """Take what the client sends; what it sends at once with the beginning of a head is not counted."""
         heads = self._heads
+        if not self._awaits_body() and b"pgrade:" in data[: data.find(b"\r\n\r\n")]:
+            data = _without_upgrade(data)
         super().data_received(data)
         if self.transport.is_closing():
             return
@@ -122,3 +124,14 @@ class Connection(HttpToolsProtocol):
             f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
             f"connection: close\r\n\r\n{body}".encode()
         )
+
+
+def _without_upgrade(data: bytes) -> bytes:
+    """Hide an offer to speak another protocol, which servers may ignore (RFC 9110, 7.8).
+
+    The parser would stop behind the head. Java's HttpClient offers HTTP/2 with each request, bodies too.
+    """
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return (
+        head.replace(b"\r\nUpgrade:", b"\r\nIgnored:").replace(b"\r\nupgrade:", b"\r\nignored:") + end + rest
+    )

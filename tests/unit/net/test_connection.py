@@ -203,3 +203,34 @@ def test_a_client_that_waits_to_be_told_to_go_on() -> None:
         assert await read_reply(reader) == (200, b"3")
 
     converse(exchange)
+
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade"])
+def test_an_offer_to_speak_another_protocol_is_ignored(name: bytes) -> None:
+    offer = b"connection: Upgrade, HTTP2-Settings\r\n" + name + b": h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(POST.replace(b"content-length", offer + b"content-length") + b"abc")
+            assert await read_reply(reader) == (200, b"3")
+        writer.write(POST[:-4] + b"\r\nx: upgrade:\r\n\r\n" + b"abc")
+        assert await read_reply(reader) == (200, b"3")
+
+    converse(exchange)
+
+
+def test_a_body_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[bytes] = []
+    monkeypatch.setattr(connection, "_without_upgrade", calls.append)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        body = b"\r\nupgrade: x\r\n\r\n"
+        writer.write(POST.replace(b"3", b"%d" % (2 * len(body))) + body)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+        writer.write(body)
+        assert await read_reply(reader) == (200, b"%d" % (2 * len(body)))
+
+    converse(exchange)
+
+    assert calls == []
