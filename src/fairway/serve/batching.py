@@ -174,7 +174,7 @@ class Batcher:
         ):
             return None
         inputs = job.request.inputs
-        if job.rows == 0 or any(len(array) != job.rows for array in inputs.values()):
+        if job.rows == 0 or any(array.shape[:1] != (job.rows,) for array in inputs.values()):
             return None
         if self._parameters and self._parameters.pad_variable_length_inputs:
             return servable, name

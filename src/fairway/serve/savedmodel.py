@@ -43,7 +43,7 @@ class SavedModel:
         self._lock = threading.Lock()
 
     def read_signatures(self) -> dict[str, Signature]:
-        """Return the signatures as the file has them.
+        """Return the signatures as the file has them; which shapes they take is left to the model.
 
         Raises:
             FairwayError: TensorFlow is not installed, or the file cannot be read.
@@ -53,7 +53,8 @@ class SavedModel:
 
         message = saved_model_pb2.SavedModel.FromString((self._path / SAVED_MODEL).read_bytes())
         definitions = message.meta_graphs[0].signature_def
-        return {name: Signature.from_proto(definitions[name]) for name in sorted(self._model.signatures)}
+        names = sorted(self._model.signatures)
+        return {name: Signature.from_proto(definitions[name], strict=False) for name in names}
 
     def load(self) -> None:
         """Load the model, if it is not loaded yet; takes seconds.

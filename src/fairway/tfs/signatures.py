@@ -59,15 +59,18 @@ class TensorSpec:
         name: The tensor in the graph: "serving_default_x:0". Metadata shows it; nothing looks it up.
         dtype: "DT_FLOAT" and the like.
         shape: -1 is a dimension of any size; `None` means that not even the rank is known.
+        strict: Whether tensors of another shape are refused. TensorFlow Serving leaves that to the model, and
+            some take more than they say: its own half_plus_two says [-1,1] and is asked with [3].
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...] | None
+    strict: bool = True
 
     def accepts(self, shape: tuple[int, ...]) -> bool:
-        """Tell whether a tensor of this shape fits."""
-        if self.shape is None:
+        """Tell whether a tensor of this shape fits, as far as the signature decides it."""
+        if self.shape is None or not self.strict:
             return True
         if len(shape) != len(self.shape):
             return False
@@ -86,11 +89,16 @@ class Signature:
     method_name: str = PREDICT_METHOD
 
     @classmethod
-    def from_proto(cls, message: Any) -> Self:
-        """Read a `SignatureDef` message; any object with its fields will do, so TensorFlow is not needed."""
+    def from_proto(cls, message: Any, *, strict: bool = True) -> Self:
+        """Read a `SignatureDef` message; any object with its fields will do, so TensorFlow is not needed.
+
+        Args:
+            message: The message.
+            strict: As in `TensorSpec`.
+        """
         return cls(
-            {name: _spec_from_proto(info) for name, info in sorted(message.inputs.items())},
-            {name: _spec_from_proto(info) for name, info in sorted(message.outputs.items())},
+            {name: _spec_from_proto(info, strict) for name, info in sorted(message.inputs.items())},
+            {name: _spec_from_proto(info, strict) for name, info in sorted(message.outputs.items())},
             message.method_name,
         )
 
@@ -165,12 +173,13 @@ def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
     }
 
 
-def _spec_from_proto(info: Any) -> TensorSpec:
+def _spec_from_proto(info: Any, strict: bool) -> TensorSpec:
     shape = info.tensor_shape
     return TensorSpec(
         info.name,
         _DTYPE_NUMBERS.get(info.dtype, f"DT_{info.dtype}"),
         None if shape.unknown_rank else tuple(int(dim.size) for dim in shape.dim),
+        strict,
     )
 
 

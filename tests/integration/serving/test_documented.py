@@ -326,7 +326,7 @@ def test_the_official_stubs(server: Any, models: Path, digits: Path) -> None:
         "unknown version": ("NOT_FOUND", "Servable not found for request: Specific(half_plus_two, 7)"),
         "unknown label": ("INVALID_ARGUMENT", "Unrecognized servable version label: nightly"),
         "no model": ("INVALID_ARGUMENT", "name"),
-        "unknown signature": ("INVALID_ARGUMENT", '"no"'),
+        "unknown signature": ("FAILED_PRECONDITION", 'Serving signature key "no" not found.'),
         "no examples": ("INVALID_ARGUMENT", "Input is empty"),
         "not for regress": ("INVALID_ARGUMENT", ""),
         "several twice": ("INVALID_ARGUMENT", "Duplicate evaluation of signature: regress_x_to_y"),

@@ -130,7 +130,9 @@ def test_any_json_gets_the_right_answer(
                 assert set(json.loads(reply.body)) == {"error"}
             else:
                 assert reply.status == 200, (value, reply)
-                np.testing.assert_array_equal(np.float32(json.loads(reply.body)["outputs"]), np.float32(wanted))
+                np.testing.assert_array_equal(
+                    np.float32(json.loads(reply.body)["outputs"]), np.float32(wanted)
+                )
 
         ask()
 

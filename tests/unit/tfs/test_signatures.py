@@ -86,3 +86,9 @@ def test_metadata_is_written_as_protobuf_writes_json() -> None:
 )
 def test_which_shapes_fit(spec: tuple[int, ...] | None, shape: tuple[int, ...], fits: bool) -> None:
     assert TensorSpec("x:0", "DT_FLOAT", spec).accepts(shape) is fits
+
+
+def test_a_signature_may_leave_the_shape_to_the_model() -> None:
+    spec = TensorSpec("x:0", "DT_FLOAT", (-1, 1), strict=False)
+    assert spec.accepts((3,))
+    assert spec.accepts(())
