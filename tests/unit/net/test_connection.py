@@ -28,7 +28,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     while more:
         message = await receive()
         if message["type"] == "http.disconnect":
-            gone.append(scope["extensions"]["fairway.gone"]())
+            gone.append(scope["state"]["fairway.gone"]())
             return
         size += len(message["body"])
         more = message["more_body"]
@@ -234,3 +234,15 @@ def test_a_body_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     converse(exchange)
 
     assert calls == []
+
+
+def test_empty_lines_are_not_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_TIMEOUT_S", 0.1)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"\r\n" + GET + b"\r\n")
+        assert await read_reply(reader) == (200, b"0")
+        writer.write(b"\r\n")
+        assert await reader.read() == b""
+
+    converse(exchange)

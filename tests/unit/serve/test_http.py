@@ -194,7 +194,7 @@ class Client:
             "raw_path": path.encode(),
             "client": ("10.0.0.1", 5),
             "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
-            "extensions": {"fairway.gone": lambda: gone},
+            "state": {"fairway.gone": lambda: gone},
         }
 
         async def run() -> None:
