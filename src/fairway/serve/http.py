@@ -84,7 +84,7 @@ class _Exchange:
         self.receive = receive
         self.route: Route | None = None
         self.size = 0
-        self.gone: Callable[[], bool] = scope["state"].get("fairway.gone", _stays)
+        self.gone: Callable[[], bool] = scope.get("state", {}).get("fairway.gone", _stays)
 
 
 class App:
