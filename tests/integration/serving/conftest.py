@@ -58,6 +58,7 @@ class Server:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.name = name
+        self.exit_code = 0  # with which it is to end
         self.client = httpx.Client(timeout=DEADLINE_S)
 
     @property
@@ -173,7 +174,7 @@ def publish(models: Path, tmp_path: Path) -> Callable[[str, int], Path]:
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
-    """Start servers; they must end with exit code 0."""
+    """Start servers; they must end with their `exit_code`."""
     servers: list[Server] = []
 
     def serve(**options: Any) -> Server:
@@ -182,4 +183,4 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Server]]:
 
     yield serve
     codes = [server.stop() for server in servers]
-    assert codes == [0] * len(servers), "\n".join(server.output for server in servers)
+    assert codes == [server.exit_code for server in servers], "\n".join(server.output for server in servers)
