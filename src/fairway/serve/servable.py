@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,19 +35,9 @@ PARITY = 1e-5
 
 _WITH_ZERO = NUMPY_DTYPES.keys() - {"DT_STRING"}
 _MEASURED_ROWS = 8
-_MEASURE_ROWS_BELOW_S = 0.002  # what takes longer is never computed on the event loop anyway
+_SLOW_S = 0.002  # a row that takes longer is not computed on the event loop; no need to know more
 
 logger = logging.getLogger(__name__)
-
-
-class Cost(NamedTuple):
-    """Seconds that LiteRT takes for a request: `base + rows * row`."""
-
-    base: float
-    row: float
-
-
-_UNKNOWN = Cost(base=float("inf"), row=0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +52,7 @@ class Servable:
         signatures: By name.
         saved_model: Runs what LiteRT does not.
         lite: Runs the signature `lite_signature`; `None` where TensorFlow runs all.
-        cost: Of that signature, as measured at loading.
+        row_seconds: What a row of that signature takes, as measured at loading; infinite where unknown.
         rows_independent: Whether the answer to a row is known not to depend on the other rows of the request.
             It is so with what fairway has exported; of other programs' models nobody can tell.
     """
@@ -73,7 +63,7 @@ class Servable:
     saved_model: SavedModel
     lite: LiteRuntime | None = None
     lite_signature: str = ""
-    cost: Cost = _UNKNOWN
+    row_seconds: float = float("inf")
     rows_independent: bool = False
 
     def run(self, request: PredictRequest) -> dict[str, NDArray[Any]]:
@@ -110,7 +100,7 @@ class Servable:
         """Return how long `run` computes, roughly; infinity where nobody can tell."""
         if not self.one_at_a_time(request.signature_name):
             return float("inf")
-        return self.cost.base + request.rows * self.cost.row
+        return max(1, request.rows) * self.row_seconds
 
 
 def load_servable(version: Version, model: str, *, warmup: bool) -> Servable:
@@ -141,12 +131,14 @@ def load_servable(version: Version, model: str, *, warmup: bool) -> Servable:
         with without_notices():
             lite = LiteRuntime(version.path / TFLITE, name, signatures[name])
             reason = _disagreement(lite, [each for each in records if each.request.signature_name == name])
-            cost = _measure(lite, signatures[name])
+            row_seconds = _row_seconds(lite, signatures[name])
     if reason:
         logger.warning("version %d of %s is run by TensorFlow: %s", version.number, model, reason)
         servable = Servable(model, version.number, signatures, saved_model, rows_independent=True)
         return _load_tensorflow(servable, version, warmup=warmup)
-    return Servable(model, version.number, signatures, saved_model, lite, name, cost, rows_independent=True)
+    return Servable(
+        model, version.number, signatures, saved_model, lite, name, row_seconds, rows_independent=True
+    )
 
 
 def release_memory() -> None:
@@ -217,35 +209,39 @@ def _difference(answer: NDArray[Any], expected: NDArray[Any]) -> str:
     return f"by up to {np.abs(answer - expected).max():.1e}, more than {PARITY:.0e}"
 
 
-def _measure(lite: LiteRuntime, signature: Signature) -> Cost:
-    """Run zeros and return what they take.
+def _row_seconds(lite: LiteRuntime, signature: Signature) -> float:
+    """Run zeros and return the seconds that a row takes, its share of what a call costs included.
 
-    The cost is infinite where zeros cannot tell it: where they are not taken, or where more than the number
-    of rows is open.
+    It is infinite where zeros cannot tell it: where they are not taken, or where more than the number of rows
+    is open.
     """
     specs = signature.inputs.values()
     if any(spec.shape is None or -1 in spec.shape[1:] or spec.dtype not in _WITH_ZERO for spec in specs):
-        return _UNKNOWN
-    try:
-        one = _seconds(lite, _zeros(signature, 1))
-        if one > _MEASURE_ROWS_BELOW_S:
-            return Cost(0.0, one)
-        several = _seconds(lite, _zeros(signature, _MEASURED_ROWS))
-    except RequestError as err:
-        logger.debug("LiteRT does not take zeros: %s", err.message)
-        return _UNKNOWN
-    row = max(0.0, several - one) / (_MEASURED_ROWS - 1)
-    return Cost(max(0.0, one - row), row)
+        return float("inf")
+    seconds = 0.0
+    for rows in (1, _MEASURED_ROWS):
+        request = PredictRequest("", _zeros(signature, rows))
+        try:
+            seconds = _seconds(lite, request.inputs) / max(1, request.rows)
+        except RequestError as err:
+            logger.debug("LiteRT does not take zeros: %s", err.message)
+            return float("inf")
+        if seconds > _SLOW_S:
+            break
+    return seconds
 
 
 def _seconds(lite: LiteRuntime, inputs: Mapping[str, NDArray[Any]]) -> float:
-    """Return the shortest of three runs after a first one, which makes room in memory."""
+    """Return what a run takes of this thread's time, which no busy machine makes longer.
+
+    It is the shortest of three, after a first one that makes room in memory.
+    """
     lite.run(inputs)
     times = []
     for _ in range(3):
-        start = time.perf_counter()
+        start = time.thread_time()
         lite.run(inputs)
-        times.append(time.perf_counter() - start)
+        times.append(time.thread_time() - start)
     return min(times)
 
 

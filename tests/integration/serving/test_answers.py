@@ -10,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from fairway.storage.files import sha256
+from fairway.storage.manifest import MANIFEST, TFLITE
+
 # The command, saying at its end which of TensorFlow's modules it has imported.
 NOTING_IMPORTS = """
 import atexit, sys
@@ -112,6 +115,22 @@ def test_a_tflite_of_another_savedmodel_is_not_trusted(
 
     assert server.predict(instances=[1.0]).json() == {"predictions": [2.5]}
     assert any("model.tflite was made from another saved_model.pb" in line for line in server.lines)
+
+
+def test_a_tflite_that_answers_otherwise_is_found_out(
+    publish: Callable[[str, int], Path], models: Path, serve: Callable[..., Any]
+) -> None:
+    path = publish("half_plus_two", 1)
+    other = (models / "half_plus_three" / TFLITE).read_bytes()
+    (path / TFLITE).write_bytes(other)
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["files"][TFLITE] = {"size": len(other), "sha256": sha256(path / TFLITE)}
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    server = serve()
+    server.wait_for_version(1)
+
+    assert server.predict(instances=[1.0]).json() == {"predictions": [2.5]}
+    assert "differs in 'y' by up to 1.0e+00, more than 1e-05" in server.output
 
 
 BAD = [

@@ -318,24 +318,34 @@ def test_damage(path: Path, tensorflow: TensorFlow) -> None:
         load_servable(Version(7, str(path), read_version(path).manifest, ""), "m", warmup=True)
 
 
-def test_cost(path: Path, tensorflow: TensorFlow) -> None:
+def test_what_a_request_takes(path: Path, tensorflow: TensorFlow) -> None:
     servable = load(path)
-    one, many = (
+    none, one, many = (
         servable.seconds(PredictRequest("serving_default", {"x": np.zeros(rows, np.float32)}))
-        for rows in (1, 10**9)
+        for rows in (0, 1, 1_000_000)
     )
-    assert 0 < one < many
-    assert one < 1
+    assert 0 < none == one < 1
+    assert many == pytest.approx(1_000_000 * one)
 
 
-@pytest.mark.parametrize("spec", [None, (-1, -1), "DT_STRING"])
-def test_a_cost_that_zeros_do_not_tell(path: Path, spec: Any) -> None:
+@pytest.mark.parametrize(
+    "spec",
+    [
+        TensorSpec("x:0", "DT_FLOAT", None),
+        TensorSpec("x:0", "DT_FLOAT", (-1, -1)),
+        TensorSpec("x:0", "DT_STRING", (-1,)),
+        TensorSpec("x:0", "DT_DOUBLE", (-1,)),  # which this model does not take
+    ],
+)
+def test_what_zeros_do_not_tell(path: Path, spec: TensorSpec) -> None:
     lite = LiteRuntime(path / TFLITE, "serving_default", SIGNATURES["serving_default"])
-    tensor = (
-        TensorSpec("x:0", "DT_STRING", (-1,)) if spec == "DT_STRING" else TensorSpec("", "DT_FLOAT", spec)
-    )
-    cost = module._measure(lite, Signature({"x": tensor}, {}))
-    assert cost.base == float("inf")
+    assert module._row_seconds(lite, Signature({"x": spec}, {})) == float("inf")
+
+
+def test_a_row_of_a_fixed_shape(path: Path) -> None:
+    lite = LiteRuntime(path / TFLITE, "serving_default", SIGNATURES["serving_default"])
+    fixed = Signature({"x": TensorSpec("x:0", "DT_FLOAT", (10_000,))}, {})
+    assert 0 < module._row_seconds(lite, fixed) < 1e-4
 
 
 def test_a_version_that_is_let_go_of_is_freed(path: Path, tensorflow: TensorFlow) -> None:
