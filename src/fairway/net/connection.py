@@ -75,6 +75,10 @@ class Connection(HttpToolsProtocol):
                 text = f"the request line and the headers are larger than the limit of {MAX_HEAD_BYTES} bytes"
                 self._refuse("431 Request Header Fields Too Large", text)
 
+    def eof_received(self) -> None:
+        """Drop what is being answered: a client that sends no more counts as gone."""
+        self._drop()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP as an application would, in JSON."""
         self._refuse("400 Bad Request", msg)
@@ -102,7 +106,17 @@ class Connection(HttpToolsProtocol):
         # While an earlier request is being answered, these bytes would end up in the middle of its reply.
         if self.cycle is None or self.cycle.response_complete:
             self._reply(status, message)
+        self._drop()
         self.transport.close()
+
+    def _drop(self) -> None:
+        """Keep a reply that is in the making from a connection that is being closed.
+
+        uvicorn does so when it is closed, which is too late: uvloop takes writing before then for an error.
+        """
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def _reply(self, status: str, message: str) -> None:
         body = json.dumps({"error": message})
