@@ -20,6 +20,11 @@ from fairway.tfs.status import Code, RequestError, invalid
 
 # The integers a float of each size holds exactly: TensorFlow Serving refuses greater ones.
 _MAX_EXACT_INTEGER = {"DT_HALF": 2**11 - 1, "DT_FLOAT": 2**24 - 1, "DT_DOUBLE": 2**53 - 1}
+_INTEGERS = {
+    name: (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
+    for name, dtype in NUMPY_DTYPES.items()
+    if dtype.kind in "iu"
+}
 _PACKED = {"f": "d", "i": "q", "u": "Q"}  # by numpy's kind: the widest of each, for `struct`
 _MAX_QUOTED = 200
 _MAX_RANK = 64  # numpy's
@@ -80,9 +85,10 @@ def fits(flat: NDArray[Any], type_: str, dtype: np.dtype[Any]) -> bool:
     """
     if dtype.kind == "f":
         # Below this bound no integer loses precision and no float overflows. NaN is not below it.
-        return bool(np.maximum.reduce(np.abs(flat)) <= _MAX_EXACT_INTEGER[type_])
-    bounds = np.iinfo(dtype)
-    return bool(flat.min() >= bounds.min and flat.max() <= bounds.max)
+        least, most = -_MAX_EXACT_INTEGER[type_], _MAX_EXACT_INTEGER[type_]
+    else:
+        least, most = _INTEGERS[type_]
+    return bool(np.minimum.reduce(flat) >= least and np.maximum.reduce(flat) <= most)
 
 
 def _quick_tensor(value: list[Any], type_: str, dtype: np.dtype[Any]) -> NDArray[Any] | None:
