@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 
-import psutil
-
 from fairway.errors import FairwayError
 
 BACKLOG = 2048
@@ -110,6 +108,8 @@ def _explain(err: OSError, host: str, port: int, flag: str) -> FairwayError:
 
 
 def _by_whom(port: int) -> str:
+    import psutil  # only where something is wrong: it takes 20 ms to load
+
     try:
         for connection in psutil.net_connections("tcp"):
             listening = connection.status == psutil.CONN_LISTEN

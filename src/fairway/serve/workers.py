@@ -34,6 +34,8 @@ _STABLE_S = 30.0
 """A worker that lived longer is started again at once."""
 _MARGIN_S = 3.0
 """How long a worker may take to end beyond the time for its requests."""
+_ANSWER_S = 10.0
+"""How long a worker may take to take on a table."""
 _SNAPSHOT_S = 2.0
 """How long the metrics wait for those of one worker."""
 
@@ -61,8 +63,11 @@ class Workers:
         self._loads: dict[int, tuple[str, Version]] = {}
         self._published: tuple[Mapping[str, ModelTable], Keys] = ({}, {})
         self._reload: Reload | None = None
-        # Held while something is loaded or published, and while a new worker catches up with the others.
-        self._lock = threading.Condition(threading.RLock())
+        # Held while something is loaded, which may take minutes, and while a new worker catches up with the
+        # others, so that it misses nothing. It is taken before the other lock.
+        self._loading = threading.Lock()
+        # Held while all are told something else, and for the three above.
+        self._lock = threading.Condition()
         self._stopping = threading.Event()
         self._signalled = threading.Event()
 
@@ -101,19 +106,11 @@ class Workers:
 
         The first one loads it alone: should that kill the process, the others go on serving.
         """
-        with self._lock:
-            first, *others = self._wait_for_workers()
-            try:
-                runtime: str = first.channel.call("load", key, model, version)
-                for loaded in [worker.channel.ask("load", key, model, version) for worker in others]:
-                    loaded.result()
-            except (FairwayError, ClosedError) as err:
-                self._ask_all("drop", key)
-                if isinstance(err, FairwayError):
-                    raise
-                raise FairwayError("the process that was to load it ended meanwhile") from err
-            self._loads[key] = (model, version)
-            return runtime
+        while True:
+            with self._loading:
+                if workers := list(self._workers.values()):
+                    return self._load_in(workers, key, model, version)
+            self._wait_for_a_worker()
 
     def publish(self, tables: Mapping[str, ModelTable], keys: Keys) -> None:
         """Have every worker answer as these tables say; see `Backend`."""
@@ -139,17 +136,37 @@ class Workers:
         done, _ = wait(asked, _SNAPSHOT_S)
         return [self._metrics.snapshot(), *(each.result() for each in done if not each.exception())]
 
-    def _wait_for_workers(self) -> list[_Worker]:
-        while not self._workers:
-            if self._stopping.is_set():
-                raise FairwayError("the server ends")
-            self._lock.wait(_FIRST_DELAY_S)
-        return list(self._workers.values())
+    def _load_in(self, workers: list[_Worker], key: int, model: str, version: Version) -> str:
+        first, *others = workers
+        try:
+            runtime: str = first.channel.call("load", key, model, version)
+            for loaded in [worker.channel.ask("load", key, model, version) for worker in others]:
+                loaded.result()
+        except (FairwayError, ClosedError) as err:
+            with self._lock:
+                self._ask_all("drop", key)
+            if isinstance(err, FairwayError):
+                raise
+            raise FairwayError("the process that was to load it ended meanwhile") from err
+        with self._lock:
+            self._loads[key] = (model, version)
+        return runtime
+
+    def _wait_for_a_worker(self) -> None:
+        with self._lock:
+            while not self._workers:
+                if self._stopping.is_set():
+                    raise FairwayError("the server ends")
+                self._lock.wait(_FIRST_DELAY_S)
 
     def _ask_all(self, name: str, *args: Any) -> list[Any]:
-        """Return the answers of the workers that live to give them; one that dies starts anew."""
-        asked = [worker.channel.ask(name, *args) for worker in self._workers.values()]
-        return [each.result() for each in asked if not isinstance(each.exception(), ClosedError)]
+        """Return the answers of all workers; one that does not answer is killed, to start anew."""
+        asked = {worker.channel.ask(name, *args): worker for worker in self._workers.values()}
+        done, stuck = wait(asked, _ANSWER_S)
+        for each in stuck:
+            logger.warning("worker %d does not answer; killing it", asked[each].index)
+            asked[each].process.kill()
+        return [each.result() for each in done if not isinstance(each.exception(), ClosedError)]
 
     def _start_first(self) -> list[_Worker]:
         """Start all workers side by side.
@@ -195,15 +212,19 @@ class Workers:
             del self._starting[index]
 
     def _catch_up(self, index: int, worker: _Worker) -> None:
-        with self._lock:
-            for key, (model, version) in self._loads.items():
+        with self._loading:
+            loads = self._loads.copy()
+            for key, (model, version) in loads.items():
                 worker.channel.call("load", key, model, version)
-            worker.channel.call("publish", *self._published)
-            worker.channel.call("listen")
-            self._workers[index] = worker
-            self._lock.notify_all()
-            if self._stopping.is_set():
-                worker.channel.ask("stop")
+            with self._lock:
+                for key in loads.keys() - self._loads.keys():
+                    worker.channel.call("drop", key)
+                worker.channel.call("publish", *self._published)
+                self._workers[index] = worker
+                self._lock.notify_all()
+        worker.channel.call("listen")
+        if self._stopping.is_set():
+            worker.channel.ask("stop")
 
     def _spawn(self, index: int) -> _Worker:
         answers: dict[str, Callable[..., Any]] = {"reload": self._reload_for, "snapshots": self.snapshots}

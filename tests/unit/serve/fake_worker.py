@@ -1,6 +1,7 @@
-"""A worker without models, run as a program: loading version 666 kills it, version 13 is refused.
+"""A worker without models, run as a program.
 
-The argument is the file descriptor of the socket to the process that decides. What the worker was told is in
+Version 666 kills it as it loads, version 13 is refused, and version 100 takes until it is told to go on. The
+argument is the file descriptor of the socket to the process that decides. What the worker was told is in
 its snapshot.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -16,7 +19,7 @@ from fairway.errors import FairwayError
 from fairway.serve.channel import Channel
 from fairway.storage.exports import Version
 
-DEADLY, REFUSED = 666, 13
+DEADLY, REFUSED, SLOW = 666, 13, 100
 
 
 def main() -> None:
@@ -30,13 +33,18 @@ def main() -> None:
         "loaded": loaded,
         "serving": {},
         "at_start": None,
+        "slow": False,
     }
+    go_on = threading.Event()
 
     def load(key: int, _model: str, version: Version) -> str:
         if version.number == DEADLY:
             os.kill(os.getpid(), signal.SIGKILL)
         if version.number == REFUSED and index == 1:
             raise FairwayError("it is unlucky")
+        if version.number == SLOW:
+            state["slow"] = True
+            go_on.wait()
         loaded[key] = version.number
         return "nothing"
 
@@ -48,7 +56,10 @@ def main() -> None:
             raise FairwayError("the port is taken")
         state["at_start"] = sorted(loaded.values()), state["serving"]
 
-    answers = {
+    def ask(name: str, *args: Any) -> Any:
+        return channel.call(name, *args)
+
+    answers: dict[str, Callable[..., Any]] = {
         "load": load,
         "publish": publish,
         "drop": lambda key: loaded.pop(key, None),
@@ -56,7 +67,8 @@ def main() -> None:
         "snapshot": lambda: state,
         "listen": listen,
         "stop": lambda: os._exit(0),
-        "ask": lambda name, *args: channel.call(name, *args),
+        "ask": ask,
+        "go_on": go_on.set,
     }
     channel = Channel(connection, answers)
     channel.run()

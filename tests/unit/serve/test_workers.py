@@ -25,7 +25,7 @@ from fairway.serve.workers import Workers
 from fairway.storage.exports import Version
 from fairway.tfs.configs import ModelConfig
 from fairway.tfs.status import Code, RequestError
-from tests.unit.serve.fake_worker import DEADLY, REFUSED
+from tests.unit.serve.fake_worker import DEADLY, REFUSED, SLOW
 
 DEADLINE_S = 20.0
 
@@ -148,6 +148,30 @@ def test_a_stuck_worker_holds_up_no_metrics(monkeypatch: pytest.MonkeyPatch) -> 
             assert [state["index"] for state in states(workers)] == [1]
         finally:
             os.kill(stuck, signal.SIGCONT)
+
+
+def test_one_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_ANSWER_S", 0.5)
+    with running() as workers:
+        stuck = states(workers)[0]["pid"]
+        os.kill(stuck, signal.SIGSTOP)
+        workers.publish({"m": table()}, {"m": {}})
+        wait_for(lambda: len(states(workers)) == 2 and states(workers)[0]["pid"] != stuck)
+        assert [state["serving"] for state in states(workers)] == [{"m": ()}] * 2
+
+
+def test_a_long_load_holds_up_no_other_table() -> None:
+    with running() as workers:
+        loading = threading.Thread(target=workers.load, args=(1, "m", version(SLOW)))
+        loading.start()
+        wait_for(lambda: any(state["slow"] for state in states(workers)))
+        workers.publish({"m": table()}, {"m": {}})
+        assert loading.is_alive()
+        assert [state["serving"] for state in states(workers)] == [{"m": ()}] * 2
+        for worker in workers._workers.values():
+            worker.channel.call("go_on")
+        loading.join(DEADLINE_S)
+        assert [state["loaded"] for state in states(workers)] == [{1: SLOW}] * 2
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing() -> None:
