@@ -15,7 +15,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from bench.bare import BareLoop
+from bench.bare import BareLoop, cpu_us
 from bench.grpc_client import call
 from bench.load import Load, grpc_load, rest_load
 from bench.report import Figure
@@ -75,7 +75,7 @@ def rest() -> list[Figure]:
             check_same(ours, peer)
         few = in_turns([ours, *peers], FEW)
         many = in_turns([ours, *peers], MANY)
-        batch = beside_bare_loop(ours, version)
+        bare = [beside_bare_loop(ours, version, rows, goal) for rows, goal in ((1, None), (BATCH, 85))]
     figures = [cost("REST", few[ours.name], 75)]
     for peer, goal in zip(peers, (4, 8), strict=True):
         name, pair = f"{peer.name} / fairway", (few[peer.name], few[ours.name])
@@ -86,7 +86,7 @@ def rest() -> list[Figure]:
     for peer in peers:
         name, pair = f"fairway / {peer.name}", (many[ours.name], many[peer.name])
         figures.append(compared(f"… {MANY} connections: p99 of {name}", P99, *pair, 1))
-    return [*figures, batch]
+    return [*figures, *bare]
 
 
 def grpc() -> list[Figure]:
@@ -230,19 +230,20 @@ def compared(
     return Figure(name, median(ratios), "×", goal, better, note)
 
 
-def beside_bare_loop(server: Server, version: Path) -> Figure:
-    """Return the figure of how much of what a batch costs the server is its computation."""
-    body, bare = request_body(BATCH), BareLoop(version, BATCH)
+def beside_bare_loop(server: Server, version: Path, rows: int, goal: float | None) -> Figure:
+    """Return the figure of how much of what a request costs the server is the work itself."""
+    body, bare = request_body(rows), BareLoop(version, rows)
     answer = [row["predictions"] for row in orjson.loads(bare.answer(body))["predictions"]]
     np.testing.assert_allclose(answer, server.probabilities(body), atol=TOLERANCE)
     rest_load(server, body, FEW, WARM_UP_S)
     alone, served = [], []
     for _ in range(ROUNDS):
-        alone.append(bare.cpu_us(body, LOAD_S / 2))
+        alone.append(cpu_us(lambda: bare.answer(body), LOAD_S / 2))
         served.append(rest_load(server, body, FEW, LOAD_S))
     shares = [100 * a / b for a, b in zip(alone, CPU.of(served), strict=True)]
-    note = f"{CPU.words}: {listed(alone, 0)} against {CPU.listed(served)}"
-    return Figure(f"REST, batch {BATCH}: bare loop / server", median(shares), "%", 85, "higher", note)
+    computing = cpu_us(bare.compute, LOAD_S / 2)
+    note = f"{CPU.words}: {listed(alone, 0)} against {CPU.listed(served)}; LiteRT alone {computing:.0f}"
+    return Figure(f"REST, batch {rows}: bare loop / server", median(shares), "%", goal, "higher", note)
 
 
 def listed(values: list[float], digits: int) -> str:
