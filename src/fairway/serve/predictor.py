@@ -135,8 +135,10 @@ class Predictor:
         return outputs
 
 
-class _Admission(AbstractContextManager[None]):
-    """A prediction that is counted; a class, as a generator would take four times as long."""
+class _Admission:
+    """A prediction that is counted; a class, as a generator would take several times as long."""
+
+    __slots__ = ("_predictor", "_size")
 
     def __init__(self, predictor: Predictor, size: int) -> None:
         self._predictor = predictor
