@@ -39,12 +39,8 @@ class BareLoop:
     def answer(self, body: bytes) -> bytes:
         """Return the reply to a request."""
         document: Any = self._parser.parse(body)
-        images = (
-            np.frombuffer(document["instances"].as_buffer(of_type="d"))
-            .astype(np.float32)
-            .reshape(self._shape)
-        )
-        self._interpreter.set_tensor(self._input, images)
+        values = np.frombuffer(document["instances"].as_buffer(of_type="d"))
+        self._interpreter.set_tensor(self._input, values.astype(np.float32).reshape(self._shape))
         self._interpreter.invoke()
         classes = self._interpreter.get_tensor(self._classes).tolist()
         predictions = self._interpreter.get_tensor(self._predictions).tolist()
