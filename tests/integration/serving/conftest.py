@@ -110,6 +110,11 @@ class Server:
         """Wait until a version serves; `None`: until nothing does."""
         self.wait_for(lambda: self.served() == number)
 
+    def reconnect(self) -> None:
+        """Give up the connections so far."""
+        self.client.close()
+        self.client = httpx.Client(timeout=DEADLINE_S)
+
     def stop(self) -> int:
         """End the server and return its exit code."""
         self.client.close()
