@@ -114,11 +114,11 @@ def batching() -> list[Figure]:
     title = "batching on TensorFlow"
     return [
         *(
-            compared(f"{title}, {connections} connections: throughput", THROUGHPUT, *pair, None, "higher")
+            compared(f"{title}, connections {connections}: throughput", THROUGHPUT, *pair, None, "higher")
             for connections, pair in pairs.items()
         ),
-        compared(f"{title}, 1 connection: p50", P50, *pairs[1]),
-        compared(f"{title}, {MANY} connections: p99", P99, *pairs[MANY], 1),
+        compared(f"{title}, connections 1: p50", P50, *pairs[1]),
+        compared(f"{title}, connections {MANY}: p99", P99, *pairs[MANY], 1),
     ]
 
 
