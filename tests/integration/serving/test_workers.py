@@ -94,8 +94,9 @@ def test_a_killed_worker_is_replaced_while_the_others_answer(
     assert len(before) == WORKERS
     with asking(server) as answers:
         server.wait_for(lambda: bool(answers))
-        os.kill(before.pop(), signal.SIGKILL)
-        server.wait_for(lambda: len(pids(server)) == WORKERS)
+        victim = before.pop()
+        os.kill(victim, signal.SIGKILL)
+        server.wait_for(lambda: victim not in pids(server) and len(pids(server)) == WORKERS)
         server.reconnect()  # the connection so far may have been to that process
         publish("half_plus_three", 2)
         server.wait_for_version(2)
