@@ -5,15 +5,12 @@ Source: https://github.com/grpc/grpc/blob/master/doc/health-checking.md
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import grpc
-from grpc_health.v1.health import HealthServicer
+import grpc.aio
+from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
-
-from fairway.serve.pools import InPool
 
 if TYPE_CHECKING:
     from fairway.serve.models import Models
@@ -40,50 +37,41 @@ class Health:
     def __init__(self, models: Models, services: tuple[str, ...]) -> None:
         self._models = models
         self._services = (WHOLE_SERVER, *services)
-        self._servicer = HealthServicer()
-        self._lock = threading.Lock()
+        self._servicer = aio.HealthServicer()
         self._told: dict[str, int] = {}
-        # Of its own, so that checks are answered, too, when all other threads compute.
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="grpc-health")
 
     def handler(self) -> grpc.GenericRpcHandler:
         """Return the service, to be added to a server."""
+        forms = (HealthCheckRequest.FromString, HealthCheckResponse.SerializeToString)
         return grpc.method_handlers_generic_handler(
             SERVICE,
             {
-                "Check": grpc.unary_unary_rpc_method_handler(
-                    InPool(self._check, self._pool),
-                    HealthCheckRequest.FromString,
-                    HealthCheckResponse.SerializeToString,
-                ),
-                "Watch": grpc.unary_stream_rpc_method_handler(
-                    InPool(self._servicer.Watch, self._pool, is_callback=True),
-                    HealthCheckRequest.FromString,
-                    HealthCheckResponse.SerializeToString,
-                ),
+                "Check": grpc.unary_unary_rpc_method_handler(self._check, *forms),
+                "Watch": grpc.unary_stream_rpc_method_handler(self._servicer.Watch, *forms),
             },
         )
 
-    def refresh(self) -> None:
+    async def refresh(self) -> None:
         """Tell watchers what has changed; a check is always told what is true at that moment."""
-        with self._lock:
-            now = self._statuses()
-            for name, status in (dict.fromkeys(self._told, _UNKNOWN) | now).items():
-                if self._told.get(name) != status:
-                    self._servicer.set(name, status)
-            self._told = now
+        now = self._statuses()
+        changed = {
+            name: status
+            for name, status in (dict.fromkeys(self._told, _UNKNOWN) | now).items()
+            if self._told.get(name) != status
+        }
+        self._told = now
+        for name, status in changed.items():
+            await self._servicer.set(name, status)
 
-    def drain(self) -> None:
+    async def drain(self) -> None:
         """Tell from now on that nothing serves: the server ends."""
-        self._servicer.enter_graceful_shutdown()
+        await self._servicer.enter_graceful_shutdown()
 
-    def close(self) -> None:
-        """Release the thread that answers."""
-        self._pool.shutdown(wait=False)
-
-    def _check(self, request: HealthCheckRequest, context: grpc.ServicerContext) -> HealthCheckResponse:
-        self.refresh()
-        return self._servicer.Check(request, context)
+    async def _check(
+        self, request: HealthCheckRequest, context: grpc.aio.ServicerContext
+    ) -> HealthCheckResponse:
+        await self.refresh()
+        return await self._servicer.Check(request, context)
 
     def _statuses(self) -> dict[str, int]:
         problems, serving = self._models.problems, self._models.serving

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
 from urllib.parse import unquote
 
 import grpc
+import grpc.aio
 
-from fairway.serve.body import MAX_BODY_BYTES
 from fairway.tfs import messages
 from fairway.tfs.protos import parse
 from fairway.tfs.status import Code, RequestError, invalid
@@ -32,14 +35,17 @@ MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 Reload = Callable[[tuple["ModelConfig", ...]], None]
 
-# How long a call may be without its message.
-_PATIENCE_S = 60.0
+# Messages up to this size are read on the event loop: of a million numbers that takes a millisecond or less.
+_LARGE_BYTES = 256 * 1024
 # Statuses travel as headers, of which clients take 8 KiB; on the way one byte may become three.
 _MAX_DETAILS_BYTES = 2000
 # grpcio tells of more than any client means where there is no deadline.
 _LONGEST_S = 365 * 24 * 3600.0
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+_R = TypeVar("_R")
+_Ts = TypeVarTuple("_Ts")
 
 logger = logging.getLogger(__name__)
 
@@ -50,112 +56,91 @@ class _Call:
 
     Attributes:
         deadline: In the clock of `time.monotonic`; may be infinite.
-        gone: Whether nobody waits for the reply any more.
+        is_large: Whether its message would hold up the event loop.
         model: The model's name as the client wrote it; empty as long as that was not read.
+        is_gone: Whether nobody waits for the reply any more.
     """
 
     deadline: float
-    gone: Callable[[], bool]
+    is_large: bool
     model: str = ""
+    is_gone: bool = False
 
-
-class Arrivals:
-    """The calls whose message has not come yet: each holds a thread, and its client may have died."""
-
-    def __init__(self) -> None:
-        self._since: dict[grpc.ServicerContext, float] = {}
-
-    def wait(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes | None:
-        """Return the message of a call; `None` if it ends without one, or with one that is too large."""
-        self._since[context] = time.monotonic()
-        try:
-            return next(requests, None)
-        finally:
-            self._since.pop(context, None)
-
-    def give_up(self) -> None:
-        """Cancel the calls that have waited too long."""
-        patience_ends = time.monotonic() - _PATIENCE_S
-        for context, since in list(self._since.items()):
-            if since < patience_ends:
-                context.cancel()
+    def gone(self) -> bool:
+        """Tell whether nobody waits for the reply any more; from any thread."""
+        return self.is_gone
 
 
 class Method:
     """One method of a service: called with the message of a request, returns that of the reply, as bytes.
 
-    To grpcio it is one that takes a stream, of which it reads one message. Such a method is called before
-    the message has come, so that it can refuse the call or give up; and it takes less CPU time.
-
     Args:
         path: `/package.Service/Method`.
         request: Name of the request's message.
         answer: Returns the reply's message.
-        arrivals: Waits for the message.
         books: Where calls are counted and logged.
-        predictor: Admits the call to the predictions under way; `None` for a method that computes nothing.
+        predictor: Runs what would hold up the event loop.
+        computes: Whether a call is one of the predictions under way, of which there is a limit.
     """
 
     def __init__(
         self,
         path: str,
         request: str,
-        answer: Callable[[Any, _Call], Any],
-        arrivals: Arrivals,
+        answer: Callable[[Any, _Call], Awaitable[Any]],
         books: _Books,
-        predictor: Predictor | None,
+        predictor: Predictor,
+        *,
+        computes: bool,
     ) -> None:
         self.path = path
         self.name = path.rpartition("/")[2]
-        self.predictor = predictor
+        self.computes = computes
         self._request = request
         self._answer = answer
-        self._arrivals = arrivals
         self._books = books
+        self._predictor = predictor
 
-    def __call__(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+    async def __call__(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one call; a refusal leaves as an exception that grpcio knows."""
         start = time.perf_counter()
-        data = self._arrivals.wait(requests, context)
-        call = _Call(_deadline(context), lambda: not context.is_active())
+        call = _Call(_deadline(context), len(data) > _LARGE_BYTES)
         reply, code, details = b"", Code.OK, ""
         try:
-            reply = self._admitted(data, call)
+            with self._predictor.admit(len(data)) if self.computes else nullcontext():
+                reply = await self._answer_bytes(data, call)
         except RequestError as err:
             code, details = err.code, err.message
+        except asyncio.CancelledError:  # by grpcio, when the client has gone or the deadline passed
+            call.is_gone = True
+            self._note(call, Code.CANCELLED, start, data, reply, context)
+            raise
         except Exception:
             logger.exception("%s failed", self.path)
             code, details = Code.INTERNAL, "internal error; the server's log has the details"
-        seconds = time.perf_counter() - start
-        self._books.note(self, call.model, code, seconds, len(data or b""), len(reply), context)
+        self._note(call, code, start, data, reply, context)
         if code is not Code.OK:
-            context.abort(_GRPC_CODES[code.value], _short(details))
+            await context.abort(_GRPC_CODES[code.value], _short(details))
         return reply
 
-    def refuse(self, _: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
-        """Refuse one call: too many others wait."""
-        self._books.note(self, "", Code.RESOURCE_EXHAUSTED, 0.0, 0, 0, context)
-        context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the server is busy; try again later")
-        return b""
-
-    def _admitted(self, data: bytes | None, call: _Call) -> bytes:
-        if data is None:
-            raise RequestError(
-                Code.RESOURCE_EXHAUSTED,
-                f"the call has no message, or one larger than the limit of {MAX_BODY_BYTES} bytes (64 MiB)",
-            )
-        if self.predictor is None:
-            return self._answer_bytes(data, call)
-        with self.predictor.admit(len(data)):
-            return self._answer_bytes(data, call)
-
-    def _answer_bytes(self, data: bytes, call: _Call) -> bytes:
+    async def _answer_bytes(self, data: bytes, call: _Call) -> bytes:
         try:
             request = parse(f"tensorflow.serving.{self._request}", data)
         except ValueError:
             raise invalid(f"the message is not a {self._request}") from None
-        reply: bytes = self._answer(request, call).SerializeToString()
+        reply: bytes = (await self._answer(request, call)).SerializeToString()
         return reply
+
+    def _note(
+        self,
+        call: _Call,
+        code: Code,
+        start: float,
+        data: bytes,
+        reply: bytes,
+        context: grpc.aio.ServicerContext,
+    ) -> None:
+        self._books.note(self, call.model, code, time.perf_counter() - start, len(data), len(reply), context)
 
 
 class _Books:
@@ -173,9 +158,9 @@ class _Books:
         seconds: float,
         size_in: int,
         size_out: int,
-        context: grpc.ServicerContext,
+        context: grpc.aio.ServicerContext,
     ) -> None:
-        if method.predictor:  # TensorFlow Serving counts no others
+        if method.computes:  # TensorFlow Serving counts no others
             self._metrics.request("GRPC", method.name, model, code, seconds)
         if self._access:
             self._access.write(
@@ -200,9 +185,6 @@ class Services:
         metrics: Counts the calls that compute.
         reload: Takes the models of a reload request; blocks.
         access: Where each call is logged; `None` where that is not wanted.
-
-    Attributes:
-        arrivals: The calls whose message has not come yet.
     """
 
     def __init__(
@@ -216,7 +198,6 @@ class Services:
         self._models = models
         self._predictor = predictor
         self._reload = reload
-        self.arrivals = Arrivals()
         self._books = _Books(metrics, access)
 
     def methods(self) -> tuple[Method, ...]:
@@ -235,53 +216,59 @@ class Services:
             ),
         )
 
-    def _computing(self, name: str, request: str, answer: Callable[[Any, _Call], Any]) -> Method:
-        return Method(
-            f"/{PREDICTION_SERVICE}/{name}", request, answer, self.arrivals, self._books, self._predictor
-        )
+    def _computing(self, name: str, request: str, answer: Callable[[Any, _Call], Awaitable[Any]]) -> Method:
+        path = f"/{PREDICTION_SERVICE}/{name}"
+        return Method(path, request, answer, self._books, self._predictor, computes=True)
 
-    def _telling(self, path: str, request: str, answer: Callable[[Any, _Call], Any]) -> Method:
-        return Method(path, request, answer, self.arrivals, self._books, None)
+    def _telling(self, path: str, request: str, answer: Callable[[Any, _Call], Awaitable[Any]]) -> Method:
+        return Method(path, request, answer, self._books, self._predictor, computes=False)
 
-    def _predict(self, request: Any, call: _Call) -> Any:
+    async def _predict(self, request: Any, call: _Call) -> Any:
         spec, servable = self._find(request, call)
-        inputs, wanted = messages.parse_predict(request, servable.signatures)
-        outputs = self._compute(servable, inputs, call)
+        inputs, wanted = await self._run(call, messages.parse_predict, request, servable.signatures)
+        outputs = await self._compute(servable, inputs, call)
         if wanted:
             outputs = {name: outputs[name] for name in wanted}
         return messages.predict_response(spec, servable.number, inputs.signature_name, outputs)
 
-    def _classify(self, request: Any, call: _Call) -> Any:
+    async def _classify(self, request: Any, call: _Call) -> Any:
         spec, servable = self._find(request, call)
-        inputs = messages.parse_examples("classify", request, servable.signatures)
-        outputs = self._compute(servable, inputs, call)
-        return messages.classification_response(spec, servable.number, inputs, outputs)
+        read = partial(messages.parse_examples, "classify")
+        inputs = await self._run(call, read, request, servable.signatures)
+        outputs = await self._compute(servable, inputs, call)
+        reply = messages.classification_response
+        return await self._run(call, reply, spec, servable.number, inputs, outputs)
 
-    def _regress(self, request: Any, call: _Call) -> Any:
+    async def _regress(self, request: Any, call: _Call) -> Any:
         spec, servable = self._find(request, call)
-        inputs = messages.parse_examples("regress", request, servable.signatures)
-        outputs = self._compute(servable, inputs, call)
-        return messages.regression_response(spec, servable.number, inputs, outputs)
+        read = partial(messages.parse_examples, "regress")
+        inputs = await self._run(call, read, request, servable.signatures)
+        outputs = await self._compute(servable, inputs, call)
+        reply = messages.regression_response
+        return await self._run(call, reply, spec, servable.number, inputs, outputs)
 
-    def _multi_inference(self, request: Any, call: _Call) -> Any:
+    async def _multi_inference(self, request: Any, call: _Call) -> Any:
         spec = messages.multi_inference_spec(request)
         call.model = spec.name
         servable = self._models.find(spec)
-        tasks = messages.parse_multi_inference(request, servable.signatures)
-        results = [(task, self._compute(servable, task.request, call)) for task in tasks]
-        return messages.multi_inference_response(spec, servable.number, results)
+        tasks = await self._run(call, messages.parse_multi_inference, request, servable.signatures)
+        results = [(task, await self._compute(servable, task.request, call)) for task in tasks]
+        reply = messages.multi_inference_response
+        return await self._run(call, reply, spec, servable.number, results)
 
-    def _metadata(self, request: Any, call: _Call) -> Any:
+    async def _metadata(self, request: Any, call: _Call) -> Any:
         spec, servable = self._find(request, call)
         return messages.metadata_response(spec, servable.number, servable.signatures, request.metadata_field)
 
-    def _status(self, request: Any, call: _Call) -> Any:
+    async def _status(self, request: Any, call: _Call) -> Any:
         spec = messages.model_spec(request)
         call.model = spec.name
         return messages.status_response(self._models.statuses(spec))
 
-    def _reload_config(self, request: Any, call: _Call) -> Any:
-        self._reload(messages.parse_reload(request))
+    async def _reload_config(self, request: Any, call: _Call) -> Any:
+        configs = messages.parse_reload(request)
+        # Not one of the predictor's threads: it takes as long as loading does.
+        await asyncio.to_thread(self._reload, configs)
         return messages.reload_response()
 
     def _find(self, request: Any, call: _Call) -> tuple[ModelSpec, Servable]:
@@ -289,13 +276,18 @@ class Services:
         call.model = spec.name
         return spec, self._models.find(spec)
 
-    def _compute(self, servable: Servable, inputs: PredictRequest, call: _Call) -> Outputs:
-        return self._predictor.predict_now(servable, inputs, call.deadline, call.gone)
+    async def _compute(self, servable: Servable, inputs: PredictRequest, call: _Call) -> Outputs:
+        return await self._predictor.predict(servable, inputs, call.deadline, call.gone)
+
+    async def _run(self, call: _Call, function: Callable[[*_Ts], _R], *args: *_Ts) -> _R:
+        """Run what takes long with a large message, in a thread if this one is large."""
+        return await self._predictor.offload(function, *args) if call.is_large else function(*args)
 
 
-def _deadline(context: grpc.ServicerContext) -> float:
+def _deadline(context: grpc.aio.ServicerContext) -> float:
     remaining_s = context.time_remaining()
-    return time.monotonic() + remaining_s if remaining_s < _LONGEST_S else math.inf
+    is_limited = remaining_s is not None and remaining_s < _LONGEST_S
+    return time.monotonic() + remaining_s if is_limited else math.inf
 
 
 def _short(details: str) -> str:
