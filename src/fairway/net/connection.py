@@ -11,7 +11,7 @@ import asyncio
 import json
 from typing import Any, Literal
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # As much as nginx takes by default in all: four buffers of 8 KiB each, and one of 1 KiB.
 # Source: https://nginx.org/en/docs/http/ngx_http_core_module.html#large_client_header_buffers
@@ -33,6 +33,7 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._head_bytes = 0
         self._awaited: _Part | None = None
+        self._answered: RequestResponseCycle | None = None
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -114,9 +115,14 @@ class Connection(HttpToolsProtocol):
 
         uvicorn does so when it is closed, which is too late: uvloop takes writing before then for an error.
         """
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        if self._answered is not None and not self._answered.response_complete:
+            self._answered.disconnected = True
+            self._answered.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        # `self.cycle` is the last request that has come, which may have to wait for this one.
+        self._answered = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _reply(self, status: str, message: str) -> None:
         body = json.dumps({"error": message})

@@ -191,10 +191,15 @@ def parse_multi_inference(message: Any, signatures: Mapping[str, Signature]) -> 
             raise RequestError(
                 Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name[:200]}"
             )
+        if any(_source(signatures[name]) != _source(signatures[other]) for other in tasks):
+            raise invalid("Input tensor must be the same for all Signatures.")
         tasks[name] = InferenceTask(action, examples_request(action, name, examples, signatures))
-    if len({signatures[name].inputs[INPUTS].name for name in tasks}) > 1:
-        raise invalid("Input tensor must be the same for all Signatures.")
     return list(tasks.values())
+
+
+def _source(signature: Signature) -> str:
+    """Return the tensor that takes the examples; empty if none does, which is an error of its own."""
+    return signature.inputs[INPUTS].name if INPUTS in signature.inputs else ""
 
 
 def multi_inference_response(

@@ -7,6 +7,7 @@ import gzip
 import json
 import resource
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,26 +124,35 @@ LENGTHS = {
 
 
 @pytest.mark.parametrize("length", LENGTHS)
-def test_bodies_of_a_wrong_length(server: Any, length: bytes) -> None:
-    before = peak_mb(server)
-    with Wire(server.root) as wire:
+def test_bodies_of_a_wrong_length(hardened: Any, length: bytes) -> None:
+    before = peak_mb(hardened)
+    with Wire(hardened.root) as wire:
         wire.send(b"POST /v1/models/m:predict HTTP/1.1\r\nhost: m\r\ncontent-length: " + length + b"\r\n\r\n")
         wire.send(b"[" * 5)
         reply = wire.reply()
     assert reply
     assert reply.status in LENGTHS[length]
-    assert peak_mb(server) - before < 5
+    assert peak_mb(hardened) - before < 5
 
 
-def test_a_gzip_bomb(server: Any) -> None:
-    before = peak_mb(server)
-    ten_mb = gzip.compress(b" " * 10_000_000, 9)
-    with Wire(server.root) as wire:
-        wire.send(request(PREDICT, ten_mb * 100, content_encoding="gzip"))
+def bombs() -> dict[str, bytes]:
+    """Return a gigabyte in a few kilobytes of gzip: as one stream, and as a hundred."""
+    part = b" " * 10_000_000
+    packer = zlib.compressobj(9, wbits=31)
+    # What follows such a flush stands for itself, so it may be repeated.
+    first, again = (packer.compress(part) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return {"one": first + again * 99, "many": gzip.compress(part, 9) * 100}
+
+
+@pytest.mark.parametrize(("kind", "statuses"), [("one", {413}), ("many", {400, 413})])
+def test_a_gzip_bomb(hardened: Any, kind: str, statuses: set[int]) -> None:
+    before = peak_mb(hardened)
+    with Wire(hardened.root) as wire:
+        wire.send(request(PREDICT, bombs()[kind], content_encoding="gzip"))
         reply = wire.reply()
     assert reply
-    assert reply.status == 413
-    assert peak_mb(server) - before < 200  # the limit of a body is 64 MiB
+    assert reply.status in statuses
+    assert peak_mb(hardened) - before < 200  # the limit of a body is 64 MiB
 
 
 REFUSED_BODIES = {
@@ -245,14 +255,14 @@ def test_clients_that_send_no_more_or_hang_up(server: Any) -> None:
                 wire.socket.setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")
 
 
-def test_huge_headers(server: Any) -> None:
-    before = peak_mb(server)
+def test_huge_headers(hardened: Any) -> None:
+    before = peak_mb(hardened)
     for head in (b"x: " + b"y" * 1_000_000, b"\r\n".join(b"x%d: y" % number for number in range(100_000))):
-        with Wire(server.root) as wire:
+        with Wire(hardened.root) as wire:
             wire.send(b"GET /healthz HTTP/1.1\r\nhost: m\r\n" + head * 50 + b"\r\n\r\n")
             reply = wire.reply()
         assert reply is None or reply.status in (400, 431), reply
-    assert peak_mb(server) - before < 20, "50 MB of headers are kept in memory"
+    assert peak_mb(hardened) - before < 20, "50 MB of headers are kept in memory"
 
 
 @pytest.mark.parametrize(
