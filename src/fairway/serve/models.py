@@ -50,13 +50,14 @@ class Models:
             RequestError: it does not serve, or the label is not known; in TensorFlow Serving's words.
         """
         snapshot = self._snapshot
-        if spec.version is None and spec.label is None:
+        number = spec.version if spec.label is None else _labelled(spec, snapshot)
+        if number is None:
             servable = snapshot.latest.get(spec.name)
         else:
-            spec = _numbered(spec, snapshot)
-            servable = snapshot.numbered.get((spec.name, spec.version or 0))
+            servable = snapshot.numbered.get((spec.name, number))
         if servable is None:
-            raise RequestError(Code.NOT_FOUND, f"Servable not found for request: {spec}")
+            text = f"Servable not found for request: {ModelSpec(spec.name, number)}"
+            raise RequestError(Code.NOT_FOUND, text)
         return servable
 
     def statuses(self, spec: ModelSpec) -> tuple[VersionStatus, ...]:
@@ -66,13 +67,13 @@ class Models:
             RequestError: there is no such version or model; in TensorFlow Serving's words.
         """
         snapshot = self._snapshot
-        spec = _numbered(spec, snapshot)
+        number = spec.version if spec.label is None else _labelled(spec, snapshot)
         table = snapshot.tables.get(spec.name)
         statuses = table.statuses if table else ()
-        if spec.version is not None:
-            statuses = tuple(status for status in statuses if status.number == spec.version)
+        if number is not None:
+            statuses = tuple(status for status in statuses if status.number == number)
             if not statuses:
-                text = f"Could not find version {spec.version} of model {spec.name}"
+                text = f"Could not find version {number} of model {spec.name}"
                 raise RequestError(Code.NOT_FOUND, text)
         if not statuses:
             raise RequestError(Code.NOT_FOUND, f"Could not find any versions of model {spec.name}")
@@ -90,13 +91,11 @@ class Models:
         return {name: table.problem for name, table in tables if not table.serving}
 
 
-def _numbered(spec: ModelSpec, snapshot: _Snapshot) -> ModelSpec:
-    """Return a model spec with the version in place of the label."""
-    if spec.label is None:
-        return spec
+def _labelled(spec: ModelSpec, snapshot: _Snapshot) -> int:
+    """Return the version that the label of a model spec names."""
     table = snapshot.tables.get(spec.name)
-    number = table.labels.get(spec.label) if table else None
+    number = table.labels.get(spec.label or "") if table else None
     if number is None:
         # Source of code and text: tensorflow_serving/model_servers/server_core.cc.
         raise invalid(f"Unrecognized servable version label: {spec.label}")
-    return ModelSpec(spec.name, number)
+    return number
