@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import uvicorn
+import uvloop
 from uvicorn.server import ServerState
 
 from fairway.net import connection
@@ -39,7 +40,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 
 def converse(exchange: Exchange) -> None:
-    """Run a client's side of a connection."""
+    """Run a client's side of a connection, on the event loop that servers have."""
 
     async def run() -> None:
         config = uvicorn.Config(app, http=Connection, ws="none", log_config=None, lifespan="off")
@@ -54,7 +55,8 @@ def converse(exchange: Exchange) -> None:
         writer.close()
         server.close()
 
-    asyncio.run(run())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
 
 
 async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
@@ -246,3 +248,17 @@ def test_empty_lines_are_not_a_request(monkeypatch: pytest.MonkeyPatch) -> None:
         assert await reader.read() == b""
 
     converse(exchange)
+
+
+@pytest.mark.parametrize("rest", [b"\x00\r\n\r\n", GET + b"\r\n\x00\r\n\r\n", b""])
+def test_nothing_is_written_once_the_connection_is_given_up(
+    rest: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(GET + b"\r\n" + rest)
+        writer.write_eof()
+        await reader.read()
+        await asyncio.sleep(0.01)
+
+    converse(exchange)
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
