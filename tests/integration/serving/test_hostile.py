@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from fairway.tfs.protos import message
+from tests.integration.serving.conftest import Server
 from tests.integration.serving.wire import Wire, request
 
 IDLE_CONNECTIONS = 10_000
@@ -54,6 +55,19 @@ def server(many_files: int, publish: Callable[[str, int], Path], serve: Callable
     assert not any("Traceback" in line for line in server.lines), server.output
 
 
+@pytest.fixture(scope="module")
+def hardened(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One server for all that is refused at once."""
+    base = tmp_path_factory.mktemp("hardened")
+    (base / "1").symlink_to(models / "half_plus_two")
+    server = Server(base)
+    server.wait_for_version(1)
+    yield server
+    ask(server)
+    assert server.stop() == 0, server.output
+    assert not any("Traceback" in line for line in server.lines), server.output
+
+
 def ask(server: Any) -> None:
     """Check that somebody else gets the right answer, and soon."""
     started = time.monotonic()
@@ -71,15 +85,21 @@ def open_files(server: Any) -> int:
 
 
 def peak_mb(server: Any) -> float:
-    """Return the most memory that the server has ever had."""
+    """Return the most memory that the server has had since the last `forget_peak`."""
     status = Path(f"/proc/{server.process.pid}/status").read_text()
     [line] = [line for line in status.splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) / 1024
 
 
+def forget_peak(server: Any) -> float:
+    """Start to look for the peak anew; return the memory that is in use now."""
+    Path(f"/proc/{server.process.pid}/clear_refs").write_text("5")
+    return peak_mb(server)
+
+
 def test_idle_connections(server: Any, many_files: int) -> None:
-    count = min(IDLE_CONNECTIONS, many_files - OTHER_FILES)
-    before = peak_mb(server)
+    count = min(IDLE_CONNECTIONS, many_files - OTHER_FILES)  # fewer where the system allows no more
+    before = forget_peak(server)
     with contextlib.ExitStack() as stack:
         for number in range(count):
             stack.enter_context(Wire(server.root))
@@ -88,7 +108,7 @@ def test_idle_connections(server: Any, many_files: int) -> None:
         server.wait_for(lambda: open_files(server) > count)
         ask(server)
         grown = peak_mb(server) - before
-    assert count == IDLE_CONNECTIONS or many_files < IDLE_CONNECTIONS + OTHER_FILES
+    assert count >= 1000, f"{count} connections say little, but the limit on open files is {many_files}"
     assert grown / count < 0.02, f"{grown:.0f} MB for {count} connections"
 
 
@@ -125,7 +145,7 @@ LENGTHS = {
 
 @pytest.mark.parametrize("length", LENGTHS)
 def test_bodies_of_a_wrong_length(hardened: Any, length: bytes) -> None:
-    before = peak_mb(hardened)
+    before = forget_peak(hardened)
     with Wire(hardened.root) as wire:
         wire.send(b"POST /v1/models/m:predict HTTP/1.1\r\nhost: m\r\ncontent-length: " + length + b"\r\n\r\n")
         wire.send(b"[" * 5)
@@ -146,7 +166,7 @@ def bombs() -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("kind", "statuses"), [("one", {413}), ("many", {400, 413})])
 def test_a_gzip_bomb(hardened: Any, kind: str, statuses: set[int]) -> None:
-    before = peak_mb(hardened)
+    before = forget_peak(hardened)
     with Wire(hardened.root) as wire:
         wire.send(request(PREDICT, bombs()[kind], content_encoding="gzip"))
         reply = wire.reply()
@@ -256,7 +276,7 @@ def test_clients_that_send_no_more_or_hang_up(server: Any) -> None:
 
 
 def test_huge_headers(hardened: Any) -> None:
-    before = peak_mb(hardened)
+    before = forget_peak(hardened)
     for head in (b"x: " + b"y" * 1_000_000, b"\r\n".join(b"x%d: y" % number for number in range(100_000))):
         with Wire(hardened.root) as wire:
             wire.send(b"GET /healthz HTTP/1.1\r\nhost: m\r\n" + head * 50 + b"\r\n\r\n")
@@ -338,7 +358,7 @@ REFUSED_TENSORS = {
 
 @pytest.mark.parametrize(("changes", "code"), REFUSED_TENSORS.values(), ids=REFUSED_TENSORS)
 def test_tensors_that_are_refused(hardened: Any, changes: Callable[[Any], None], code: str) -> None:
-    before = peak_mb(hardened)
+    before = forget_peak(hardened)
     with grpc.insecure_channel(hardened.grpc) as channel:
         predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
         with pytest.raises(grpc.RpcError) as refusal:
@@ -346,18 +366,3 @@ def test_tensors_that_are_refused(hardened: Any, changes: Callable[[Any], None],
         assert refusal.value.code().name == code, refusal.value
         predict(tensor_message(lambda _: None), timeout=30)
     assert peak_mb(hardened) - before < 20
-
-
-@pytest.fixture(scope="module")
-def hardened(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One server for all that is refused at once."""
-    from tests.integration.serving.conftest import Server
-
-    base = tmp_path_factory.mktemp("hardened")
-    (base / "1").symlink_to(models / "half_plus_two")
-    server = Server(base)
-    server.wait_for_version(1)
-    yield server
-    ask(server)
-    assert server.stop() == 0, server.output
-    assert not any("Traceback" in line for line in server.lines), server.output
