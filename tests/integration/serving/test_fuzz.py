@@ -130,9 +130,8 @@ def test_any_json_gets_the_right_answer(
                 assert set(json.loads(reply.body)) == {"error"}
             else:
                 assert reply.status == 200, (value, reply)
-                np.testing.assert_array_equal(
-                    np.float32(json.loads(reply.body)["outputs"]), np.float32(wanted)
-                )
+                answer = np.asarray(json.loads(reply.body)["outputs"], np.float32)
+                np.testing.assert_array_equal(answer, np.asarray(wanted, np.float32))
 
         ask()
 
