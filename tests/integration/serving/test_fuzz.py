@@ -142,6 +142,8 @@ def half_plus_two(value: Any) -> list[float] | None:
         value = value["x"]
     if not isinstance(value, list) or not all(type(number) in (int, float) for number in value):
         return None
+    if any(type(number) is int and abs(number) >= 2**24 for number in value):
+        return None  # as TensorFlow Serving, which takes no integer that a float might not hold
     return [float(number) for number in np.asarray(value, np.float32) / 2 + np.float32(2)]
 
 
