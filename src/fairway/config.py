@@ -247,8 +247,8 @@ class ServeSettings(Settings):
     rest_api_enable_cors_support: Annotated[bool, Parameter(negative="")] = False
     """Let pages of other origins call the REST API."""
 
-    grpc_max_threads: Annotated[Count, Range(minimum=1)] = 8
-    """Threads that answer gRPC requests."""
+    grpc_max_threads: Annotated[Count | None, Range(minimum=1)] = None
+    """gRPC predictions that are computed at a time, while others wait. Default: all; none needs a thread."""
 
     grpc_channel_arguments: str = ""
     """Settings of gRPC itself: grpc.max_connection_age_ms=2000,grpc.keepalive_time_ms=1000."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import resource
@@ -16,6 +17,7 @@ from typing import Any, Literal
 import uvicorn
 
 from fairway.net.connection import Connection
+from fairway.net.direct import DirectConnection
 from fairway.net.ports import BACKLOG
 
 # Longer than proxies keep theirs: who is to close a connection must be the one who asks. nginx: 60 s.
@@ -39,7 +41,7 @@ def run_app(
     """Serve until SIGTERM or Ctrl-C, then answer what has been asked.
 
     Args:
-        app: An ASGI 3 application.
+        app: An ASGI 3 application; with a method `answer_at_once` (see `net.direct`) it is asked that first.
         listener: A listening socket.
         announcement: Is logged once requests are answered, unless it is empty.
         drain_s: Seconds that requests in flight may take in the end.
@@ -50,7 +52,7 @@ def run_app(
     _allow_open_files()
     config = uvicorn.Config(
         app,
-        http=Connection,
+        http=DirectConnection if hasattr(app, "answer_at_once") else Connection,
         ws="none",
         lifespan=lifespan,
         interface="asgi3",
@@ -91,6 +93,9 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        # What has been loaded by now stays: the search for garbage need not look at it again and again.
+        gc.collect()
+        gc.freeze()
         if self._announcement:
             log.info("%s", self._announcement)
         if self._started:

@@ -52,10 +52,13 @@ class Connection(HttpToolsProtocol):
         before = self.scope
         if self._missing() != "body" and b"pgrade:" in data[: data.find(b"\r\n\r\n")]:
             data = _without_upgrade(data)
-        super().data_received(data)
+        self._feed(data)
         missing = self._missing()
         if (missing or self._awaited) and not self.transport.is_closing():
             self._follow(missing, len(data), same=before is self.scope)
+
+    def _feed(self, data: bytes) -> None:
+        super().data_received(data)
 
     def _missing(self) -> _Part | None:
         """Return what the client still has to send before it can be answered; `None` if it is our turn."""

@@ -82,12 +82,12 @@ class Answering:
             )
             closing.callback(predictor.close)
             options = GrpcOptions(
-                threads=settings.grpc_max_threads,
                 tls=plan.tls,
                 channel_arguments=plan.channel_arguments,
                 reuse_port=share_ports,
                 socket_path=socket_path,
                 max_pending=settings.max_pending_requests,
+                at_a_time=settings.grpc_max_threads,
             )
             grpc = GrpcServer(self._models, predictor, self._metrics, options, self._reload, access)
             grpc_port = grpc.start(settings.host, settings.port)

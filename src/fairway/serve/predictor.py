@@ -1,7 +1,7 @@
 """Predictions, from whichever protocol: how many at a time, for how long, and on which thread.
 
-What LiteRT computes within two milliseconds is computed at once where the request was read, on the event
-loop or a thread of gRPC. All else goes through the queue of `batching`.
+What LiteRT computes within a few milliseconds is computed at once where the request was read, on the event
+loop. All else goes through the queue of `batching`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from fairway.serve.servable import Servable
     from fairway.tfs.configs import BatchingParameters
 
-# Handing a small request to a thread takes 30 to 40 µs of CPU, half of what the answer to one image takes.
-# This is how long the others may be held up by one.
-_AT_ONCE_S = 0.002
+# How long the others may be held up by one. Handing a request to a thread takes 30 to 40 µs of CPU, half of
+# what the answer to one image takes; and LiteRT computes one at a time anyway.
+_AT_ONCE_S = 0.005
 # Two of the largest bodies that are read. Short numbers in JSON, "0,", become arrays of twice their size: in
 # all 400 MB at the worst, which leaves room in a pod of 1 GiB.
 MAX_PENDING_BYTES = 128 * 1024 * 1024
@@ -53,7 +53,6 @@ class Predictor:
         self._max_pending = max_pending
         self._counting = threading.Lock()
         self._computes_at_once = batching is None
-        self._metrics = metrics
         self._batcher = Batcher(threads, batching, metrics)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="offload")
 
@@ -82,7 +81,11 @@ class Predictor:
         Raises:
             RequestError: the model cannot compute it, the queue is full, or it is too late.
         """
-        if (outputs := self._at_once(servable, servable.run_if_free, request, deadline, gone)) is not None:
+        if time.monotonic() >= deadline:
+            raise timed_out()
+        if gone():
+            raise RequestError(Code.CANCELLED, "the client is gone")
+        if (outputs := self.compute_at_once(servable, request)) is not None:
             return outputs
         future: asyncio.Future[Outputs] = asyncio.get_running_loop().create_future()
         self._batcher.submit(Job(servable, request, deadline, gone, future))
@@ -92,18 +95,15 @@ class Predictor:
         except TimeoutError:
             raise timed_out() from None
 
-    def predict_now(
-        self, servable: Servable, request: PredictRequest, deadline: float, gone: Callable[[], bool]
-    ) -> Outputs:
-        """Do as `predict`, but block the calling thread."""
-        if (outputs := self._at_once(servable, servable.run, request, deadline, gone)) is not None:
-            return outputs
-        future: Future[Outputs] = Future()
-        self._batcher.submit(Job(servable, request, deadline, gone, future))
-        try:
-            return future.result(_remaining(deadline))
-        except TimeoutError:
-            raise timed_out() from None
+    def compute_at_once(self, servable: Servable, request: PredictRequest) -> Outputs | None:
+        """Return the outputs of a request if it takes no longer than others may be held up; else `None`.
+
+        Raises:
+            RequestError: the model cannot compute it.
+        """
+        if not self._computes_at_once or servable.seconds(request) >= _AT_ONCE_S:
+            return None
+        return servable.run_if_free(request)
 
     async def offload(self, function: Callable[[*_Ts], _R], *args: *_Ts) -> _R:
         """Return what a function returns that would hold up the event loop; it runs in a thread."""
@@ -113,26 +113,6 @@ class Predictor:
         """Refuse what waits and end the threads."""
         self._batcher.close()
         self._executor.shutdown(cancel_futures=True)
-
-    def _at_once(
-        self,
-        servable: Servable,
-        run: Callable[[PredictRequest], Outputs | None],
-        request: PredictRequest,
-        deadline: float,
-        gone: Callable[[], bool],
-    ) -> Outputs | None:
-        """Return the outputs of a request that is computed right here; `None`: it has to queue."""
-        if time.monotonic() >= deadline:
-            raise timed_out()
-        if gone():
-            raise RequestError(Code.CANCELLED, "the client is gone")
-        if not self._computes_at_once or servable.seconds(request) >= _AT_ONCE_S:
-            return None
-        outputs = run(request)
-        if outputs is not None:
-            self._metrics.batch(servable.model, request.rows, 1, 0.0)
-        return outputs
 
 
 class _Admission:

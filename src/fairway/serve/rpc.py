@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
@@ -34,6 +34,7 @@ PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
 MODEL_SERVICE = "tensorflow.serving.ModelService"
 
 Reload = Callable[[tuple["ModelConfig", ...]], None]
+Slots = AbstractAsyncContextManager[None]
 
 # Messages up to this size are read on the event loop: of a million numbers that takes a millisecond or less.
 _LARGE_BYTES = 256 * 1024
@@ -80,6 +81,7 @@ class Method:
         answer: Returns the reply's message.
         books: Where calls are counted and logged.
         predictor: Runs what would hold up the event loop.
+        slots: What a call that computes needs one of.
         computes: Whether a call is one of the predictions under way, of which there is a limit.
     """
 
@@ -90,6 +92,7 @@ class Method:
         answer: Callable[[Any, _Call], Awaitable[Any]],
         books: _Books,
         predictor: Predictor,
+        slots: Slots,
         *,
         computes: bool,
     ) -> None:
@@ -100,6 +103,7 @@ class Method:
         self._answer = answer
         self._books = books
         self._predictor = predictor
+        self._slots = slots
 
     async def __call__(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one call; a refusal leaves as an exception that grpcio knows."""
@@ -108,7 +112,8 @@ class Method:
         reply, code, details = b"", Code.OK, ""
         try:
             with self._predictor.admit(len(data)) if self.computes else nullcontext():
-                reply = await self._answer_bytes(data, call)
+                async with self._slots:
+                    reply = await self._answer_bytes(data, call)
         except RequestError as err:
             code, details = err.code, err.message
         except asyncio.CancelledError:  # by grpcio, when the client has gone or the deadline passed
@@ -185,6 +190,7 @@ class Services:
         metrics: Counts the calls that compute.
         reload: Takes the models of a reload request; blocks.
         access: Where each call is logged; `None` where that is not wanted.
+        at_a_time: How many predictions are computed at a time; `None`: all.
     """
 
     def __init__(
@@ -194,10 +200,12 @@ class Services:
         metrics: Metrics,
         reload: Reload,
         access: AccessLog | None,
+        at_a_time: int | None,
     ) -> None:
         self._models = models
         self._predictor = predictor
         self._reload = reload
+        self._slots: Slots = asyncio.Semaphore(at_a_time) if at_a_time else nullcontext()
         self._books = _Books(metrics, access)
 
     def methods(self) -> tuple[Method, ...]:
@@ -218,10 +226,10 @@ class Services:
 
     def _computing(self, name: str, request: str, answer: Callable[[Any, _Call], Awaitable[Any]]) -> Method:
         path = f"/{PREDICTION_SERVICE}/{name}"
-        return Method(path, request, answer, self._books, self._predictor, computes=True)
+        return Method(path, request, answer, self._books, self._predictor, self._slots, computes=True)
 
     def _telling(self, path: str, request: str, answer: Callable[[Any, _Call], Awaitable[Any]]) -> Method:
-        return Method(path, request, answer, self._books, self._predictor, computes=False)
+        return Method(path, request, answer, self._books, self._predictor, nullcontext(), computes=False)
 
     async def _predict(self, request: Any, call: _Call) -> Any:
         spec, servable = self._find(request, call)

@@ -23,6 +23,7 @@ from fairway.tfs.signatures import DEFAULT_SIGNATURE, NUMPY_DTYPES, Signature, T
 
 # A parser keeps the memory that its largest document took, several times its size.
 _MAX_KEPT_BYTES = 1024 * 1024
+_COUNTED_BY_NUMPY = 32 * 1024
 # By numpy's kind: what simdjson calls the buffer, and what it holds.
 _BUFFERS: dict[str, tuple[Literal["d", "i"], np.dtype[Any]]] = {
     "f": ("d", np.dtype(np.float64)),
@@ -86,9 +87,16 @@ def _parse(
         inputs[key], nested = _tensor(columns[key], spec)
         lists += nested
     # Each list is proven to be in its place; these are all, so that none is hidden among the numbers.
-    if np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")) != lists:
+    if _brackets(body) != lists:
         raise _IrregularError
     return PredictRequest(name, inputs), row_form
+
+
+def _brackets(body: bytes) -> int:
+    # numpy is quicker where there are many; on its way there it takes 3 µs.
+    if len(body) < _COUNTED_BY_NUMPY:
+        return body.count(b"[")
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")))
 
 
 def _columns(value: Any, specs: Mapping[str, TensorSpec], *, row_form: bool) -> tuple[Mapping[str, Any], int]:

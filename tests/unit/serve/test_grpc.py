@@ -434,6 +434,18 @@ class TestTime:
 
 
 class TestAdmission:
+    def test_only_so_many_are_computed_at_a_time(self) -> None:
+        with World(GrpcOptions(at_a_time=1)) as world:
+            world.predictor.compute = gate = Gate()
+            call = world.channel.unary_unary(f"/{PREDICTION}/Predict")
+            calls = [call.future(predict_request().SerializeToString(), timeout=WAIT_S) for _ in range(2)]
+            assert gate.entered.acquire(timeout=WAIT_S)
+            world.health()  # by which the second call has come, too
+            assert not gate.entered.acquire(blocking=False)
+            gate.open.set()
+            assert all(call.result() for call in calls)
+            assert gate.entered.acquire(timeout=WAIT_S)
+
     def test_what_the_predictor_refuses_is_never_read(self, world: World) -> None:
         world.predictor.is_full = True
         with refused(Code.RESOURCE_EXHAUSTED, "try again later"):

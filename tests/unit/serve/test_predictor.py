@@ -101,11 +101,6 @@ async def predict(predictor: Predictor, model: Model, x: list[float], **options:
     return outputs["y"].tolist()
 
 
-def predict_now(predictor: Predictor, model: Model, x: list[float], **options: Any) -> Any:
-    arguments: Any = {"deadline": FOREVER, "gone": lambda: False} | options
-    return predictor.predict_now(cast(Servable, model), request(x), **arguments)["y"].tolist()
-
-
 def request(x: list[float]) -> PredictRequest:
     return PredictRequest("double", {"x": np.asarray(x, np.float32)})
 
@@ -118,25 +113,20 @@ def test_what_is_quick_is_computed_where_it_was_read(
     predictor: Predictor, model: Model, counted: Counted
 ) -> None:
     assert asyncio.run(predict(predictor, model, [1, 2])) == [2, 4]
-    assert predict_now(predictor, model, [3]) == [6]
-    assert model.threads == [here(), here()]
-    assert counted.batches == [("m", 2, 1), ("m", 1, 1)]
+    assert model.threads == [here()]
+    assert counted.batches == []
 
 
 def test_what_takes_long_is_computed_in_a_thread(predictor: Predictor, slow: Model, counted: Counted) -> None:
     assert asyncio.run(predict(predictor, slow, [1])) == [2]
-    assert predict_now(predictor, slow, [3]) == [6]
-    assert slow.threads == ["predict-0", "predict-0"]
-    assert counted.batches == [("m", 1, 1), ("m", 1, 1)]
+    assert slow.threads == ["predict-0"]
+    assert counted.batches == [("m", 1, 1)]
 
 
-def test_the_event_loop_does_not_wait_for_a_busy_model_and_a_thread_does(
-    predictor: Predictor, model: Model
-) -> None:
+def test_the_event_loop_does_not_wait_for_a_busy_model(predictor: Predictor, model: Model) -> None:
     model.is_busy = True
     assert asyncio.run(predict(predictor, model, [1])) == [2]
-    assert predict_now(predictor, model, [1]) == [2]
-    assert model.threads == ["predict-0", here()]
+    assert model.threads == ["predict-0"]
 
 
 def test_batching_parameters_send_all_through_the_queue(model: Model, counted: Counted) -> None:
@@ -155,8 +145,6 @@ def test_an_error_reaches_the_one_who_asked(predictor: Predictor, slow: Model, m
     for each in (slow, model):
         with pytest.raises(RequestError, match="negative"):
             asyncio.run(predict(predictor, each, [-1]))
-        with pytest.raises(RequestError, match="negative"):
-            predict_now(predictor, each, [-1])
 
 
 @pytest.mark.parametrize(
@@ -170,9 +158,6 @@ def test_what_is_too_late_or_for_nobody_is_not_computed(
         with pytest.raises(RequestError) as caught:
             asyncio.run(predict(predictor, each, [1], **options))
         assert caught.value.code is code
-        with pytest.raises(RequestError) as caught:
-            predict_now(predictor, each, [1], **options)
-        assert caught.value.code is code
         assert each.threads == []
 
 
@@ -182,10 +167,10 @@ def test_at_the_deadline_the_answer_is_not_waited_for(predictor: Predictor, slow
     assert caught.value.code is Code.DEADLINE_EXCEEDED
     assert slow.at_zero.wait(DEADLINE_S)
     with pytest.raises(RequestError) as caught:
-        predict_now(predictor, slow, [1], deadline=time.monotonic() + 0.02)
+        asyncio.run(predict(predictor, slow, [1], deadline=time.monotonic() + 0.02))
     assert caught.value.code is Code.DEADLINE_EXCEEDED
     slow.go_on.set()
-    assert predict_now(predictor, slow, [2]) == [4]
+    assert asyncio.run(predict(predictor, slow, [2])) == [4]
     assert len(slow.threads) == 2  # the second was dropped
 
 
@@ -251,5 +236,5 @@ def test_closing_ends_all_threads(model: Model, counted: Counted) -> None:
     assert not [name for name in names if name.startswith(("predict", "offload"))]
     model.cost_s = 1
     with pytest.raises(RequestError) as caught:
-        predict_now(predictor, model, [1])
+        asyncio.run(predict(predictor, model, [1]))
     assert caught.value.code is Code.UNAVAILABLE

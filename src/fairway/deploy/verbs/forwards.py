@@ -12,12 +12,12 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fairway.config import UpSettings
 from fairway.deploy.components.service import ServiceParams
 from fairway.deploy.components.serving import ServingParams
 from fairway.deploy.components.tensorboard import TensorBoardParams
 from fairway.deploy.components.web import WebParams
 from fairway.deploy.manifests import render
-from fairway.config import UpSettings
 from fairway.deploy.target import Component, Target
 from fairway.deploy.verbs.backend import Backend
 from fairway.errors import ClusterError, FairwayError
