@@ -13,10 +13,10 @@ from typing import cast
 
 import pytest
 
+from fairway.config import UpSettings
 from fairway.deploy.kube.errors import AwayError
 from fairway.deploy.kube.forward import PodStream
 from fairway.deploy.resources import Manifest
-from fairway.config import UpSettings
 from fairway.deploy.settings import OpenSettings
 from fairway.deploy.target import Target
 from fairway.deploy.verbs import forwards as module
