@@ -1,0 +1,182 @@
+"""Requests that are answered at once, over real sockets, and those that must not be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+import uvloop
+from uvicorn.server import ServerState
+
+from fairway.net import connection
+from fairway.net.connection import MAX_HEAD_BYTES
+from fairway.net.direct import DirectConnection
+
+Exchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+POST = b"POST /m HTTP/1.1\r\nhost: m\r\ncontent-length: 3\r\n\r\nabc"
+LATER = POST.replace(b"/m", b"/later")
+
+
+class App:
+    """Says which way a request has gone; for /later ASGI's, and not before the next turn of the loop."""
+
+    def answer_at_once(
+        self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: str
+    ) -> tuple[bytes, bytes] | None:
+        assert peer == "127.0.0.1"
+        assert dict(headers)[b"host"] == b"m"
+        return None if target == b"/later" else (b"x-way: direct\r\n", b"direct " + body)
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        body, more = b"asgi ", True
+        while more:
+            message = await receive()
+            body += message["body"]
+            more = message["more_body"]
+        if scope["path"] == "/later":
+            await asyncio.sleep(0)
+        headers = [(b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+def converse(exchange: Exchange, keep_alive_s: float = 5) -> None:
+    """Run a client's side of a connection, on the event loop that servers have."""
+
+    async def run() -> None:
+        config = uvicorn.Config(
+            App(), http=DirectConnection, ws="none", log_config=None, lifespan="off", proxy_headers=False
+        )
+        config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
+        config.load()
+        state = ServerState()
+        state.default_headers = [(b"date", b"today")]
+        server = await asyncio.get_running_loop().create_server(
+            lambda: DirectConnection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
+        )
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        async with asyncio.timeout(10):
+            await exchange(reader, writer)
+        writer.close()
+        server.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+async def read_reply(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    head = await reader.readuntil(b"\r\n\r\n")
+    [size] = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")]
+    return head, await reader.readexactly(size)
+
+
+def replies_to(*pieces: bytes, count: int = 1) -> list[bytes]:
+    """Return the bodies of the replies to what is sent piece by piece."""
+    bodies: list[bytes] = []
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)  # so that they arrive as they are sent
+        bodies.extend([(await read_reply(reader))[1] for _ in range(count)])
+
+    converse(exchange)
+    return bodies
+
+
+def test_the_reply_is_whole() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(3):
+            writer.write(POST)
+            head, body = await read_reply(reader)
+            assert head == b"HTTP/1.1 200 OK\r\ndate: today\r\nx-way: direct\r\ncontent-length: 10\r\n\r\n"
+            assert body == b"direct abc"
+
+    converse(exchange)
+
+
+def test_what_it_does_not_answer_goes_the_usual_way() -> None:
+    assert replies_to(LATER) == [b"asgi abc"]
+
+
+@pytest.mark.parametrize("cut", [10, len(POST) - 3, len(POST) - 1])
+def test_a_request_in_two_pieces(cut: int) -> None:
+    [reply] = replies_to(POST[:cut], POST[cut:])
+    assert reply == (b"asgi abc" if b"\r\n\r\n" in POST[:cut] else b"direct abc")
+
+
+def test_a_body_in_chunks() -> None:
+    head = POST.partition(b"\r\n\r\n")[0].replace(b"content-length: 3", b"transfer-encoding: chunked")
+    assert replies_to(head + b"\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n") == [b"direct abc"]
+
+
+def test_what_comes_together_is_answered_in_order() -> None:
+    assert replies_to(POST + LATER + POST + POST[:-1], b"d", count=4) == [
+        b"direct abc",
+        b"asgi abc",
+        b"asgi abc",
+        b"asgi abd",
+    ]
+
+
+def test_after_the_usual_way_it_answers_again() -> None:
+    assert replies_to(LATER, POST, count=2) == [b"asgi abc", b"direct abc"]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        POST.replace(b"1.1", b"1.0"),
+        POST.replace(b"host: m", b"host: m\r\nconnection: close"),
+        POST.replace(b"POST", b"PUT"),
+    ],
+    ids=["1.0", "close", "put"],
+)
+def test_what_is_out_of_the_ordinary_goes_the_usual_way(request_: bytes) -> None:
+    assert replies_to(request_) == [b"asgi abc"]
+
+
+def test_who_waits_for_permission_to_send_a_body_gets_it() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST[:-3].replace(b"host: m", b"host: m\r\nexpect: 100-continue"))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        writer.write(b"abc")
+        assert (await read_reply(reader))[1] == b"asgi abc"
+
+    converse(exchange)
+
+
+def test_an_idle_connection_is_closed_in_time() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            writer.write(POST)
+            await read_reply(reader)
+        assert await reader.read() == b""
+
+    converse(exchange, keep_alive_s=0.05)
+
+
+def test_a_head_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "HEAD_TIMEOUT_S", 0.05)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST + POST[:10])
+        assert (await read_reply(reader))[1] == b"direct abc"
+        assert b"408" in await reader.read()
+
+    converse(exchange)
+
+
+def test_the_size_of_heads_does_not_add_up() -> None:
+    long = POST.replace(b"host: m", b"host: m\r\nx: " + b"x" * 10_000)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2 * MAX_HEAD_BYTES // len(long)):
+            writer.write(long)
+            assert (await read_reply(reader))[1] == b"direct abc"
+
+    converse(exchange)
