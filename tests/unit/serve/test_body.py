@@ -28,7 +28,7 @@ def test_a_bomb_is_not_unpacked(size: int, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"x", b"\x1f\x8b", gzip.compress(b"a") + b"b", gzip.compress(b"a") * 2]
+    "data", [b"", b"x", b"\x1f\x8b", gzip.compress(b"a", mtime=0) + b"b", gzip.compress(b"a", mtime=0) * 2]
 )
 def test_what_is_not_one_gzip_stream_is_refused(data: bytes) -> None:
     with pytest.raises(RequestError, match="the body cannot be decompressed: ") as caught:

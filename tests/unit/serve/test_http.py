@@ -37,6 +37,7 @@ class FakeServable:
 
     model: str = "half"
     number: int = 3
+    lite: bool = True
     signatures: Mapping[str, Signature] = field(
         default_factory=lambda: {"serving_default": PREDICT, "r": REGRESS, "c": CLASSIFY}
     )
@@ -105,6 +106,11 @@ class FakePredictor:
             raise self.refusal
         return servable.run(request)
 
+    def compute_at_once(
+        self, servable: FakeServable, request: PredictRequest
+    ) -> dict[str, NDArray[Any]] | None:
+        return None if self.hangs else servable.run(request)
+
     async def offload(self, function: Callable[..., Any], *args: Any) -> Any:
         self.offloaded.append(function.__name__)
         return function(*args)
@@ -151,6 +157,22 @@ class Client:
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     access: FakeAccess = field(default_factory=FakeAccess)
 
+    def app(self, metrics_text: Any = None) -> App:
+        return App(
+            cast(Models, self.models),
+            cast(Predictor, self.predictor),
+            cast(Metrics, self.metrics),
+            self.options,
+            metrics_text,
+            cast(AccessLog, self.access),
+        )
+
+    def at_once(self, body: bytes, path: str = "/v1/models/half:predict", **headers: str) -> bytes | None:
+        """Return the body of what is answered at once, if it is."""
+        named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
+        answer = self.app().answer_at_once(path.encode(), named, body, "10.0.0.1")
+        return answer and answer[1]
+
     def request(
         self,
         method: str,
@@ -179,14 +201,7 @@ class Client:
         async def metrics_text() -> bytes:
             return b"# HELP\n"
 
-        app = App(
-            cast(Models, self.models),
-            cast(Predictor, self.predictor),
-            cast(Metrics, self.metrics),
-            self.options,
-            metrics_text,
-            cast(AccessLog, self.access),
-        )
+        app = self.app(metrics_text)
         scope = {
             "type": "http",
             "method": method,
@@ -393,7 +408,7 @@ def test_a_body_that_turns_out_too_large(client: Client) -> None:
 
 def test_a_compressed_body(client: Client) -> None:
     body = b'{"instances": [1, 2, 5]' + b" " * 1000 + b"}"
-    packed = gzip.compress(body)
+    packed = gzip.compress(body, mtime=0)
 
     reply = client.predict(packed, headers={"content-encoding": "gzip", "content-length": str(len(packed))})
 
@@ -405,7 +420,12 @@ def test_a_compressed_body(client: Client) -> None:
     ("encoding", "body", "status", "error"),
     [
         ("gzip", b"{}", 400, "the body cannot be decompressed: Error -3 while decompressing data"),
-        ("gzip", gzip.compress(b"{}")[:-3], 400, "the body cannot be decompressed: it is not one whole"),
+        (
+            "gzip",
+            gzip.compress(b"{}", mtime=0)[:-3],
+            400,
+            "the body cannot be decompressed: it is not one whole",
+        ),
         ("br", b"{}", 415, "Content-Encoding 'br' is not supported; have: gzip, identity"),
         ("gzip, gzip", b"{}", 415, "Content-Encoding 'gzip, gzip' is not supported"),
     ],
@@ -459,6 +479,48 @@ def test_the_access_log_is_told_of_every_request(client: Client) -> None:
         "peer": "10.0.0.1",
     }
     assert (nothing["path"], nothing["model"], nothing["code"]) == ("/nothing", "", 404)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"instances": [1, 2]}', b'{"inputs": {"x": [NaN]}}', b'{"inputs": [3, 4]}']
+)
+def test_what_is_answered_at_once_is_what_is_answered_otherwise(client: Client, body: bytes) -> None:
+    reply = client.predict(body)
+    assert reply is not None
+    assert client.at_once(body) == reply.body
+    assert client.metrics.requests[0] == client.metrics.requests[1]
+    for line in client.access.lines:
+        del line["seconds"]
+    assert client.access.lines[0] == client.access.lines[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("half:predict", b"{}", {}),
+        ("half:predict", b'{"instances": [666]}', {}),
+        ("half:predict", b"{" + b" " * 256 * 1024 + b'"instances": [1]}', {}),
+        ("half:predict", gzip.compress(b'{"instances": [1]}', mtime=0), {"content_encoding": "gzip"}),
+        ("half:regress", b'{"signature_name": "r", "examples": [{"x": 1}]}', {}),
+        ("other:predict", b'{"instances": [1]}', {}),
+        ("half", b"", {}),
+    ],
+    ids=["wrong", "bug", "large", "gzip", "regress", "no model", "no action"],
+)
+def test_what_is_not_answered_at_once(
+    client: Client, path: str, body: bytes, headers: dict[str, str]
+) -> None:
+    assert client.at_once(body, f"/v1/models/{path}", **headers) is None
+    assert client.metrics.requests == []
+    assert client.access.lines == []
+
+
+def test_what_the_model_cannot_compute_at_once_is_not_answered_so(client: Client) -> None:
+    client.predictor.hangs = True
+    assert client.at_once(b'{"instances": [1]}') is None
+    client.predictor.hangs = False
+    cast(FakeServable, client.models.servable).lite = False
+    assert client.at_once(b'{"instances": [1]}') is None
 
 
 def test_a_bug_is_logged_and_not_shown(client: Client, caplog: pytest.LogCaptureFixture) -> None:
