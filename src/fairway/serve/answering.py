@@ -10,8 +10,8 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from fairway.serve.metrics import Metrics, render
-from fairway.serve.models import Models
 from fairway.serve.plan import Plan
+from fairway.serve.versions.models import Models
 from fairway.tfs.configs import ModelConfig
 
 if TYPE_CHECKING:
@@ -67,9 +67,9 @@ class Answering:
         # What takes long to load does so while another thread loads the model.
         from fairway.net.asgi import run_app
         from fairway.serve.access import AccessLog
+        from fairway.serve.compute.predictor import Predictor
         from fairway.serve.grpc import GrpcOptions, GrpcServer
         from fairway.serve.http import App, HttpOptions
-        from fairway.serve.predictor import Predictor
 
         plan, settings = self._plan, self._plan.settings
         with ExitStack() as closing:

@@ -31,9 +31,9 @@ from fairway.tfs.protos import pool
 
 if TYPE_CHECKING:
     from fairway.serve.access import AccessLog
+    from fairway.serve.compute.predictor import Predictor
     from fairway.serve.metrics import Metrics
-    from fairway.serve.models import Models
-    from fairway.serve.predictor import Predictor
+    from fairway.serve.versions.models import Models
     from fairway.tfs.configs import TlsFiles
 
 ChannelArguments = tuple[tuple[str, str | int], ...]

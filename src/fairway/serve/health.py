@@ -13,7 +13,7 @@ from grpc_health.v1.health import aio
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 if TYPE_CHECKING:
-    from fairway.serve.models import Models
+    from fairway.serve.versions.models import Models
 
 SERVICE = "grpc.health.v1.Health"
 WHOLE_SERVER = ""

@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from fairway.serve.body import Body, BodyError, Receive, inflate
-from fairway.serve.models import Models
+from fairway.serve.versions.models import Models
 from fairway.tfs.request import ModelSpec
 from fairway.tfs.rest import error_json, format_predict, parse_predict
 from fairway.tfs.routes import Route, parse_route
@@ -23,9 +23,9 @@ from fairway.tfs.versions import statuses_json
 
 if TYPE_CHECKING:
     from fairway.serve.access import AccessLog
+    from fairway.serve.compute.predictor import Predictor
+    from fairway.serve.compute.servable import Servable
     from fairway.serve.metrics import Metrics
-    from fairway.serve.predictor import Predictor
-    from fairway.serve.servable import Servable
 
 # What is larger is parsed and written by a thread: it takes the event loop up to a millisecond.
 _INLINE_BYTES = 256 * 1024

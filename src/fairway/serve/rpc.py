@@ -22,11 +22,11 @@ from fairway.tfs.status import Code, RequestError, invalid
 
 if TYPE_CHECKING:
     from fairway.serve.access import AccessLog
-    from fairway.serve.batching import Outputs
+    from fairway.serve.compute.batching import Outputs
+    from fairway.serve.compute.predictor import Predictor
+    from fairway.serve.compute.servable import Servable
     from fairway.serve.metrics import Metrics
-    from fairway.serve.models import Models
-    from fairway.serve.predictor import Predictor
-    from fairway.serve.servable import Servable
+    from fairway.serve.versions.models import Models
     from fairway.tfs.configs import ModelConfig
     from fairway.tfs.request import ModelSpec, PredictRequest
 

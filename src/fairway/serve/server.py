@@ -10,12 +10,12 @@ from dataclasses import replace
 from fairway.config import ServeSettings
 from fairway.net.ports import listen, reachable, reserve
 from fairway.serve.answering import Answering
-from fairway.serve.backend import Backend, InProcess
 from fairway.serve.config_file import ConfigFile
-from fairway.serve.decider import Decider
 from fairway.serve.metrics import Metrics
-from fairway.serve.models import Models
 from fairway.serve.plan import Plan, read_plan
+from fairway.serve.versions.backend import Backend, InProcess
+from fairway.serve.versions.decider import Decider
+from fairway.serve.versions.models import Models
 from fairway.tfs.configs import Latest, ModelConfig
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def _run_alone(plan: Plan, configs: tuple[ModelConfig, ...], config_file: Config
 
 
 def _run_workers(plan: Plan, configs: tuple[ModelConfig, ...], config_file: ConfigFile | None) -> None:
-    from fairway.serve.workers import Workers
+    from fairway.serve.processes.workers import Workers
 
     settings, metrics = plan.settings, Metrics()
     with (

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fairway.serve.backend import Keys
-from fairway.serve.cache import Cache
-from fairway.serve.table import ModelTable
-from fairway.serve.versions import Loading, Versions
+from fairway.serve.versions.backend import Keys
+from fairway.serve.versions.cache import Cache
+from fairway.serve.versions.table import ModelTable
+from fairway.serve.versions.versions import Loading, Versions
 from fairway.storage.exports import Version
 from fairway.storage.manifest import SAVED_MODEL
 from fairway.tfs.configs import All, Latest, ModelConfig, Specific

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from fairway.serve.access import AccessLog
 from fairway.serve.body import MAX_BODY_BYTES
+from fairway.serve.compute.predictor import Predictor
 from fairway.serve.http import App, HttpOptions
 from fairway.serve.metrics import Metrics
-from fairway.serve.models import Models
-from fairway.serve.predictor import Predictor
+from fairway.serve.versions.models import Models
 from fairway.tfs.request import ModelSpec, PredictRequest
 from fairway.tfs.signatures import Signature, TensorSpec
 from fairway.tfs.status import Code, RequestError

@@ -7,12 +7,12 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from fairway.config import ServeSettings
-from fairway.serve.models import Models
-from fairway.serve.table import ModelTable
+from fairway.serve.versions.models import Models
+from fairway.serve.versions.table import ModelTable
 from fairway.storage.exports import Version
 
 if TYPE_CHECKING:
-    from fairway.serve.servable import Servable
+    from fairway.serve.compute.servable import Servable
 
 Keys = Mapping[str, Mapping[int, int]]
 """By model and version: the key under which it was loaded."""
@@ -61,8 +61,8 @@ class InProcess:
     def load(self, key: int, model: str, version: Version) -> str:
         """Load a version; see `Backend`."""
         # In the thread that loads, beside the rest of the start: it takes 0.1 s.
-        from fairway.serve.savedmodel import use_threads
-        from fairway.serve.servable import load_servable
+        from fairway.serve.compute.savedmodel import use_threads
+        from fairway.serve.compute.servable import load_servable
 
         settings = self._settings
         use_threads(settings.tensorflow_intra_op_parallelism, settings.tensorflow_inter_op_parallelism)
@@ -87,7 +87,7 @@ class InProcess:
         """Return which of the dropped versions requests hold; see `Backend`."""
         held = {key: ref for key, ref in self._dropped.items() if ref() is not None}
         if len(held) < len(self._dropped):
-            from fairway.serve.servable import release_memory
+            from fairway.serve.compute.servable import release_memory
 
             release_memory()
         self._dropped = held

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fairway.errors import FairwayError
 from fairway.quiet import without_notices
-from fairway.serve.runtime import LiteRuntime
-from fairway.serve.savedmodel import SavedModel
+from fairway.serve.compute.runtime import LiteRuntime
+from fairway.serve.compute.savedmodel import SavedModel
 from fairway.storage.exports import Version, damaged_files
 from fairway.storage.files import sha256
 from fairway.storage.manifest import SAVED_MODEL, TFLITE, WARMUP, Manifest

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import FairwayError
-from fairway.serve import cache as module
-from fairway.serve.cache import Cache
+from fairway.serve.versions import cache as module
+from fairway.serve.versions.cache import Cache
 from fairway.storage.exports import version_paths
 from fairway.storage.manifest import SAVED_MODEL
 from fairway.tfs.configs import All, Latest, ModelConfig, Specific

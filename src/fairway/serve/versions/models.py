@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fairway.serve.table import ModelTable
+from fairway.serve.versions.table import ModelTable
 from fairway.tfs.request import ModelSpec
 from fairway.tfs.status import Code, RequestError, invalid
 from fairway.tfs.versions import VersionStatus
 
 if TYPE_CHECKING:  # which takes NumPy along, and that loads beside the rest
-    from fairway.serve.servable import Servable
+    from fairway.serve.compute.servable import Servable
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,13 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
-from fairway.serve.batching import Batcher, Job, Outputs, timed_out
+from fairway.serve.compute.batching import Batcher, Job, Outputs, timed_out
 from fairway.tfs.request import PredictRequest
 from fairway.tfs.status import Code, RequestError
 
 if TYPE_CHECKING:
+    from fairway.serve.compute.servable import Servable
     from fairway.serve.metrics import Metrics
-    from fairway.serve.servable import Servable
     from fairway.tfs.configs import BatchingParameters
 
 # How long the others may be held up by one. Handing a request to a thread takes 30 to 40 µs of CPU, half of

@@ -30,8 +30,8 @@ from fairway.tfs.signatures import TensorSpec
 from fairway.tfs.status import Code, RequestError, invalid
 
 if TYPE_CHECKING:
+    from fairway.serve.compute.servable import Servable
     from fairway.serve.metrics import Metrics
-    from fairway.serve.servable import Servable
     from fairway.tfs.configs import BatchingParameters
 
 Outputs = dict[str, NDArray[Any]]

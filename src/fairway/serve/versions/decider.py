@@ -10,10 +10,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 
 from fairway.errors import FairwayError, UsageError
-from fairway.serve.backend import Backend
-from fairway.serve.cache import Cache, kept_in
-from fairway.serve.table import ModelTable
-from fairway.serve.versions import Loading, Versions, View
+from fairway.serve.versions.backend import Backend
+from fairway.serve.versions.cache import Cache, kept_in
+from fairway.serve.versions.table import ModelTable
+from fairway.serve.versions.versions import Loading, Versions, View
 from fairway.storage.outage import explain
 from fairway.storage.stores.uri import local_path
 from fairway.tfs.configs import ModelConfig

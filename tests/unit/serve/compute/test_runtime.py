@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fairway.errors import FairwayError
-from fairway.serve.runtime import LiteRuntime
+from fairway.serve.compute.runtime import LiteRuntime
 from fairway.tfs.signatures import Signature, TensorSpec
 from fairway.tfs.status import Code, RequestError
 

@@ -1,4 +1,4 @@
-"""`python -m fairway.serve.worker FD`: one of several processes that answer; see `workers`."""
+"""`python -m fairway.serve.processes.worker FD`: one of several processes that answer; see `workers`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 from fairway.errors import FairwayError
 from fairway.net.ports import listen
 from fairway.serve.answering import Answering
-from fairway.serve.backend import InProcess
-from fairway.serve.channel import Channel
 from fairway.serve.metrics import Metrics
-from fairway.serve.models import Models
 from fairway.serve.plan import Plan
+from fairway.serve.processes.channel import Channel
+from fairway.serve.versions.backend import InProcess
+from fairway.serve.versions.models import Models
 from fairway.tfs.configs import ModelConfig
 
 _MARGIN_S = 2.0

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from fairway.config import ServeSettings
-from fairway.serve import savedmodel, servable
-from fairway.serve.backend import InProcess
-from fairway.serve.models import Models
-from fairway.serve.savedmodel import SavedModel
-from fairway.serve.servable import Servable
-from fairway.serve.table import ModelTable
+from fairway.serve.compute import savedmodel, servable
+from fairway.serve.compute.savedmodel import SavedModel
+from fairway.serve.compute.servable import Servable
+from fairway.serve.versions.backend import InProcess
+from fairway.serve.versions.models import Models
+from fairway.serve.versions.table import ModelTable
 from fairway.storage.exports import Version
 from fairway.tfs.request import ModelSpec
 

@@ -14,18 +14,18 @@ from typing import Any
 
 import psutil
 import pytest
+from tests.unit.serve.processes.fake_worker import DEADLY, REFUSED, SLOW
 
 from fairway.config import ServeSettings
 from fairway.errors import FairwayError
-from fairway.serve import workers as module
 from fairway.serve.metrics import Metrics
 from fairway.serve.plan import read_plan
-from fairway.serve.table import ModelTable
-from fairway.serve.workers import Workers
+from fairway.serve.processes import workers as module
+from fairway.serve.processes.workers import Workers
+from fairway.serve.versions.table import ModelTable
 from fairway.storage.exports import Version
 from fairway.tfs.configs import ModelConfig
 from fairway.tfs.status import Code, RequestError
-from tests.unit.serve.fake_worker import DEADLY, REFUSED, SLOW
 
 DEADLINE_S = 20.0
 

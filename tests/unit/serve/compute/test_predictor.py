@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fairway.serve.batching import Outputs
+from fairway.serve.compute.batching import Outputs
+from fairway.serve.compute.predictor import MAX_PENDING_BYTES, Predictor
+from fairway.serve.compute.servable import Servable
 from fairway.serve.metrics import Metrics
-from fairway.serve.predictor import MAX_PENDING_BYTES, Predictor
-from fairway.serve.servable import Servable
 from fairway.tfs.configs import BatchingParameters
 from fairway.tfs.request import PredictRequest
 from fairway.tfs.signatures import Signature, TensorSpec

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fairway.errors import FairwayError
-from fairway.serve.channel import Channel, ClosedError
+from fairway.serve.processes.channel import Channel, ClosedError
 from fairway.tfs.status import Code, RequestError
 
 DEADLINE_S = 10.0

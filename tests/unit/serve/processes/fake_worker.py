@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fairway.errors import FairwayError
-from fairway.serve.channel import Channel
+from fairway.serve.processes.channel import Channel
 from fairway.storage.exports import Version
 
 DEADLY, REFUSED, SLOW = 666, 13, 100

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fairway.errors import FairwayError
-from fairway.serve.backend import Backend
-from fairway.serve.cache import Cache
-from fairway.serve.table import ModelTable
+from fairway.serve.versions.backend import Backend
+from fairway.serve.versions.cache import Cache
+from fairway.serve.versions.table import ModelTable
 from fairway.storage.exports import Version, read_version, version_paths
 from fairway.tfs.configs import Latest, ModelConfig, Specific
 from fairway.tfs.versions import State, VersionStatus

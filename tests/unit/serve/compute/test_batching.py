@@ -16,9 +16,9 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from fairway.serve.batching import MAX_ROWS, Batcher, Job, Outputs
+from fairway.serve.compute.batching import MAX_ROWS, Batcher, Job, Outputs
+from fairway.serve.compute.servable import Servable
 from fairway.serve.metrics import Metrics
-from fairway.serve.servable import Servable
 from fairway.tfs.configs import BatchingParameters
 from fairway.tfs.request import PredictRequest
 from fairway.tfs.signatures import Signature, TensorSpec

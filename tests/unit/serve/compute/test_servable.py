@@ -16,9 +16,9 @@ import pytest
 from numpy.typing import NDArray
 
 from fairway.errors import FairwayError
-from fairway.serve import servable as module
-from fairway.serve.runtime import LiteRuntime
-from fairway.serve.servable import PARITY, Servable, load_servable, release_memory
+from fairway.serve.compute import servable as module
+from fairway.serve.compute.runtime import LiteRuntime
+from fairway.serve.compute.servable import PARITY, Servable, load_servable, release_memory
 from fairway.storage.exports import Version, read_version
 from fairway.storage.files import sha256
 from fairway.storage.manifest import (

@@ -20,11 +20,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from fairway.errors import FairwayError
-from fairway.serve.backend import Keys
-from fairway.serve.channel import Channel, ClosedError
 from fairway.serve.metrics import Metrics
 from fairway.serve.plan import Plan
-from fairway.serve.table import ModelTable
+from fairway.serve.processes.channel import Channel, ClosedError
+from fairway.serve.versions.backend import Keys
+from fairway.serve.versions.table import ModelTable
 from fairway.storage.exports import Version
 from fairway.tfs.configs import ModelConfig
 
@@ -39,7 +39,7 @@ _ANSWER_S = 10.0
 _SNAPSHOT_S = 2.0
 """How long the metrics wait for those of one worker."""
 
-_COMMAND = ("-m", "fairway.serve.worker")
+_COMMAND = ("-m", "fairway.serve.processes.worker")
 
 logger = logging.getLogger(__name__)
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import FairwayError, UsageError
-from fairway.serve import cache as cache_module
-from fairway.serve.decider import Decider
+from fairway.serve.versions import cache as cache_module
+from fairway.serve.versions.decider import Decider
 from fairway.tfs.configs import All, Latest, ModelConfig, Specific
 from fairway.tfs.status import Code, RequestError
 from tests.manifests import make_version
@@ -260,7 +260,7 @@ def test_a_store_beside_a_local_model(
     )
     store = tmp_path / "store"
     monkeypatch.setattr(
-        "fairway.serve.decider.local_path", lambda uri: None if uri == str(store) else Path(uri)
+        "fairway.serve.versions.decider.local_path", lambda uri: None if uri == str(store) else Path(uri)
     )
     make_version(store, 1)
     make_version(store, 2)

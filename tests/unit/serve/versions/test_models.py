@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from fairway.serve.models import Models
-from fairway.serve.table import ModelTable
+from fairway.serve.versions.models import Models
+from fairway.serve.versions.table import ModelTable
 from fairway.tfs.request import ModelSpec
 from fairway.tfs.status import Code, RequestError
 from fairway.tfs.versions import State, VersionStatus
