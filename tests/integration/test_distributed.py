@@ -198,6 +198,7 @@ def test_a_second_chief_on_the_same_directory_is_refused(
     assert "another process is at work (train) in mnist/model" in second.stderr
 
 
+@pytest.mark.slow
 def test_more_tasks_train_on_and_export_again_what_was_lost(tmp_path: Path, fairway: Fairway) -> None:
     done = fairway("train", *LINEAR, "--train-steps", "40")
     assert done.returncode == 0, done.stderr

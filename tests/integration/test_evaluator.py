@@ -160,6 +160,7 @@ def test_a_lead_leaves_the_evaluators_events_in_the_store(
         assert not (directory / key).exists()
 
 
+@pytest.mark.slow
 def test_damaged_and_later_trained_on(home: Path, environment: dict[str, str], fairway: Fairway) -> None:
     damage(home / "mnist" / "model" / CHECKPOINTS, 110)
     with evaluator(home, environment, "--train-steps", "150") as process:
@@ -174,6 +175,7 @@ def test_damaged_and_later_trained_on(home: Path, environment: dict[str, str], f
     assert evaluated(output)[-1] == 150
 
 
+@pytest.mark.slow
 def test_another_run_in_the_same_place_is_followed(
     home: Path, environment: dict[str, str], fairway: Fairway
 ) -> None:

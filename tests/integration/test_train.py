@@ -141,7 +141,10 @@ def test_killed_at_random_moments_it_ends_at_the_same_step(
     assert version.manifest.metrics["test_accuracy"] > 0.85
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_stop_saves_a_checkpoint_first(
     tmp_path: Path, environment: dict[str, str], fairway: Fairway, signum: signal.Signals, code: int
 ) -> None:

@@ -205,6 +205,7 @@ def deny_writing(part: str, request: Request) -> Answer | None:
     return Answer(403, "AccessDenied") if request.method == "PUT" and part in request.path else None
 
 
+@pytest.mark.slow
 def test_two_trainings_in_one_place_are_told_apart(
     training: Training, fairway: Fairway, variables: dict[str, str]
 ) -> None:
