@@ -81,6 +81,8 @@ lock: .venv/.ready-dev  ## Pin the newest versions that pyproject.toml allows.
 	echo "ovmsclient==2023.1" | $(COMPILE) --no-deps - -o tests/integration/serving/clients/ovmsclient.lock
 	echo "tensorflow-serving-api>=2.21,<2.22" | $(COMPILE) --no-deps - \
 		-o tests/integration/serving/clients/tensorflow-serving-api.lock
+	for peer in kserve-litert kserve-tensorflow; do \
+		$(COMPILE) bench/peers/$$peer.in -o bench/peers/$$peer.lock; done
 
 # The official package is only unpacked: it requires the full tensorflow, of which .venv has the variant for CPUs.
 .PHONY: protos

@@ -22,6 +22,13 @@ versions = json.load(urllib.request.urlopen(model, timeout=10))["model_version_s
 answer = json.load(urllib.request.urlopen(model + ":predict", body, timeout=10))
 print(json.dumps({"predictions": answer["predictions"], "version": versions[0]["version"]}))
 """
+HEALTH = """
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+with grpc.insecure_channel("mnist-service:9000") as channel:
+    request = health_pb2.HealthCheckRequest(service="tensorflow.serving.PredictionService")
+    print(health_pb2_grpc.HealthStub(channel).Check(request, timeout=10, wait_for_ready=True).status)
+"""
 CLIENT = {"fairway/client": "true"}
 
 
@@ -46,6 +53,8 @@ def test_tasks_without_a_shared_disk_train_into_s3_and_survive_the_loss_of_each(
     for param in ("server", "serverImage"):
         app.fairway("param", "delete", "--env=dev", "mnist-deploy-aws", param)
     check_is_served(app)
+    printed = app.in_pod(command=("/opt/fairway/bin/python", "-c", HEALTH), labels=CLIENT)
+    assert printed.strip() == "1", "gRPC does not say that it serves"
 
 
 def reach_s3(app: ClusterApp) -> dict[str, str]:
