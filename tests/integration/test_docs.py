@@ -19,7 +19,7 @@ def test_every_command_works(tmp_path: Path, environment: dict[str, str]) -> Non
     port = str(claim_port("127.0.0.1", 0, ""))
     script = "\n".join(blocks).replace("8500", port)
     paths = f"{Path(sys.executable).parent}:{environment['PATH']}"
-    settings = {"PATH": paths, "TF_DATASET": "embedded", "TF_REST_API_PORT": port}
+    settings = {"PATH": paths, "TF_DATASET": "embedded", "TF_REST_API_PORT": port, "TF_PORT": "0"}
     done = subprocess.run(
         # One session for the whole page, whose background jobs end with it.
         [
