@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -86,7 +87,7 @@ def rest() -> list[Figure]:
     for peer in peers:
         name, pair = f"fairway / {peer.name}", (many[ours.name], many[peer.name])
         figures.append(compared(f"… {MANY} connections: p99 of {name}", P99, *pair, 1))
-    return [*figures, *bare]
+    return [*figures, *bare, yardstick()]
 
 
 def grpc() -> list[Figure]:
@@ -244,6 +245,14 @@ def beside_bare_loop(server: Server, version: Path, rows: int, goal: float | Non
     computing = cpu_us(bare.compute, LOAD_S / 2)
     note = f"{CPU.words}: {listed(alone, 0)} against {CPU.listed(served)}; LiteRT alone {computing:.0f}"
     return Figure(f"REST, batch {rows}: bare loop / server", median(shares), "%", goal, "higher", note)
+
+
+def yardstick() -> Figure:
+    """Return the figure of something that has nothing to do with fairway, to compare machines by."""
+    body = request_body(1)
+    times = [cpu_us(lambda: json.loads(body), LOAD_S / ROUNDS) for _ in range(ROUNDS)]
+    note = f"{listed(times, 0)}; where the goals were set it took 52, and LiteRT 22 for its smaller network"
+    return Figure("yardstick: Python's json.loads of such a request, CPU", median(times), "µs", note=note)
 
 
 def listed(values: list[float], digits: int) -> str:
