@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,15 +119,13 @@ def load_servable(version: Version, model: str, *, warmup: bool) -> Servable:
         return _load_foreign(version, model, warmup=warmup)
     if damaged := damaged_files(version):
         raise FairwayError(f"wrong checksum of {', '.join(damaged)}")
-    try:
-        signatures = signatures_from_json(version.manifest.signatures)
-    except ValueError as err:
-        raise FairwayError(f"its manifest cannot be read: {err}") from err
+    signatures = _signatures(version.manifest)
     saved_model = SavedModel(version.path)
     reason = _why_not_lite(version, version.manifest, signatures)
+    # Before TensorFlow is imported, which takes 460 MB for good: a version that is refused must not cost that.
+    records = _records(version, signatures) if warmup or not reason else []
     if not reason:
         name = version.manifest.tflite["signature"]
-        records = _records(version, signatures)
         with without_notices():
             lite = LiteRuntime(version.path / TFLITE, name, signatures[name])
             reason = _disagreement(lite, [each for each in records if each.request.signature_name == name])
@@ -135,7 +133,7 @@ def load_servable(version: Version, model: str, *, warmup: bool) -> Servable:
     if reason:
         logger.warning("version %d of %s is run by TensorFlow: %s", version.number, model, reason)
         servable = Servable(model, version.number, signatures, saved_model, rows_independent=True)
-        return _load_tensorflow(servable, version, warmup=warmup)
+        return _load_tensorflow(servable, records, warmup=warmup)
     return Servable(
         model, version.number, signatures, saved_model, lite, name, row_seconds, rows_independent=True
     )
@@ -151,12 +149,23 @@ def release_memory() -> None:
         trim(0)
 
 
+def _signatures(manifest: Manifest) -> dict[str, Signature]:
+    try:
+        signatures = signatures_from_json(manifest.signatures)
+    except ValueError as err:
+        raise FairwayError(f"its manifest cannot be read: {err}") from err
+    if not signatures:
+        raise FairwayError("its manifest has no signatures")
+    return signatures
+
+
 def _load_foreign(version: Version, model: str, *, warmup: bool) -> Servable:
     if (version.path / TFLITE).exists():
         raise FairwayError(f"it has a {TFLITE} but no manifest: it is damaged or still being copied")
     saved_model = SavedModel(version.path)
     servable = Servable(model, version.number, saved_model.read_signatures(), saved_model)
-    return _load_tensorflow(servable, version, warmup=warmup)
+    records = _records(version, servable.signatures) if warmup else []
+    return _load_tensorflow(servable, records, warmup=warmup)
 
 
 def _why_not_lite(version: Version, manifest: Manifest, signatures: Mapping[str, Signature]) -> str:
@@ -245,12 +254,11 @@ def _seconds(lite: LiteRuntime, inputs: Mapping[str, NDArray[Any]]) -> float:
     return min(times)
 
 
-def _load_tensorflow(servable: Servable, version: Version, *, warmup: bool) -> Servable:
+def _load_tensorflow(servable: Servable, records: Sequence[WarmupRecord], *, warmup: bool) -> Servable:
     """Load the SavedModel and run it, so that the first client does not wait for TensorFlow's planning."""
     servable.saved_model.load()
     if not warmup:
         return servable
-    records = _records(version, servable.signatures)
     for record in records:
         try:
             servable.run(record.request)

@@ -318,6 +318,23 @@ def test_damage(path: Path, tensorflow: TensorFlow) -> None:
         load_servable(Version(7, str(path), read_version(path).manifest, ""), "m", warmup=True)
 
 
+@pytest.mark.parametrize("signatures", [{}, signatures_to_json({"text": SIGNATURES["text"]})])
+def test_what_is_refused_loads_no_tensorflow(
+    path: Path, tensorflow: TensorFlow, monkeypatch: pytest.MonkeyPatch, signatures: dict[str, Any]
+) -> None:
+    (path / EXTRA).mkdir()
+    (path / WARMUP).write_bytes(b"records")
+    write_manifest(path, signatures=signatures)
+
+    def of_another_signature(*_: object) -> Iterator[WarmupRecord]:
+        raise ValueError("no signature serving_default")
+
+    monkeypatch.setattr(module, "read_warmup", of_another_signature)
+    with pytest.raises(FairwayError, match="no signature"):
+        load(path)
+    assert not tensorflow.is_loaded
+
+
 def test_what_a_request_takes(path: Path, tensorflow: TensorFlow) -> None:
     servable = load(path)
     none, one, many = (
