@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 from functools import cache, cached_property
 from pathlib import Path
@@ -11,11 +12,14 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from fairway.errors import FairwayError, missing_extra
+from fairway.errors import FairwayError, first_line, missing_extra
 from fairway.quiet import without_notices
 from fairway.storage.manifest import SAVED_MODEL
 from fairway.tfs.signatures import Signature
 from fairway.tfs.status import Code, RequestError, invalid
+
+# How long a load that failed is not tried again. It takes seconds, and every request would.
+_RETRY_S = 60.0
 
 _threads = (0, 0)  # of TensorFlow, which has them once per process: intra-op, inter-op
 
@@ -41,6 +45,8 @@ class SavedModel:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
+        self._failure: FairwayError | None = None
+        self._retry_at = 0.0
 
     def read_signatures(self) -> dict[str, Signature]:
         """Return the signatures as the file has them; which shapes they take is left to the model.
@@ -60,10 +66,18 @@ class SavedModel:
         """Load the model, if it is not loaded yet; takes seconds.
 
         Raises:
-            FairwayError: TensorFlow is not installed, or the model is damaged.
+            FairwayError: TensorFlow is not installed, or the model is damaged; or it was a moment ago.
         """
         with self._lock:
-            _ = self._model
+            if self._failure and time.monotonic() < self._retry_at:
+                raise FairwayError(self._failure.message, hint=self._failure.hint)
+            try:
+                _ = self._model
+            except FairwayError as err:
+                # A copy, as a traceback would keep the request alive.
+                self._failure = FairwayError(err.message, hint=err.hint)
+                self._retry_at = time.monotonic() + _RETRY_S
+                raise
 
     def run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return the outputs of a signature, by name.
@@ -91,7 +105,9 @@ class SavedModel:
         try:
             return tf.saved_model.load(str(self._path))
         except Exception as err:  # TensorFlow raises a dozen types here
-            raise FairwayError(f"TensorFlow cannot load the SavedModel: {_reason(err)}") from err
+            # Its first line says what is wrong, unlike that of an error while computing.
+            reason = first_line(err)
+            raise FairwayError(f"TensorFlow cannot load the SavedModel in {self._path}: {reason}") from err
 
 
 @cache

@@ -122,7 +122,7 @@ def load_servable(version: Version, model: str, *, warmup: bool) -> Servable:
     signatures = _signatures(version.manifest)
     saved_model = SavedModel(version.path)
     reason = _why_not_lite(version, version.manifest, signatures)
-    # Before TensorFlow is imported, which takes 460 MB for good: a version that is refused must not cost that.
+    # Before TensorFlow is imported, which takes 460 MB for good: what is refused must not cost that.
     records = _records(version, signatures) if warmup or not reason else []
     if not reason:
         name = version.manifest.tflite["signature"]
