@@ -40,6 +40,7 @@ class LiteRuntime:
             inputs, outputs = self._tensors(name)
         except (ValueError, RuntimeError) as err:
             raise FairwayError(f"{path.name} cannot be loaded: {err}") from err
+        self._signature = signature
         self._inputs = _match(path.name, "input", inputs, signature.inputs)
         self._outputs = _match(path.name, "output", outputs, signature.outputs)
 
@@ -66,8 +67,12 @@ class LiteRuntime:
 
     def _compute(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         interpreter = self._interpreter
+        shapes = {name: array.shape for name, array in inputs.items()}
         try:
-            self._resize({name: array.shape for name, array in inputs.items()})
+            if shapes != self._shapes:
+                if (nothing := self._without_rows(shapes)) is not None:
+                    return nothing
+                self._resize(shapes)
             for name, index in self._inputs.items():
                 interpreter.set_tensor(index, inputs[name])
             interpreter.invoke()
@@ -82,11 +87,25 @@ class LiteRuntime:
 
     def _resize(self, shapes: dict[str, tuple[int, ...]]) -> None:
         # A change of shape costs some 6 µs with a small network, too little to keep an interpreter for each.
-        if shapes != self._shapes:
-            for name, index in self._inputs.items():
-                self._interpreter.resize_tensor_input(index, shapes[name])
-            self._interpreter.allocate_tensors()
-            self._shapes = shapes
+        for name, index in self._inputs.items():
+            self._interpreter.resize_tensor_input(index, shapes[name])
+        self._interpreter.allocate_tensors()
+        self._shapes = shapes
+
+    def _without_rows(self, shapes: dict[str, tuple[int, ...]]) -> dict[str, NDArray[Any]] | None:
+        """Return the answer to inputs that have no rows, which XNNPack refuses; `None` to all others.
+
+        Nor is there one where an output's shape is not known but for its rows.
+        """
+        specs = self._signature.outputs
+        if any(shape[:1] != (0,) for shape in shapes.values()):
+            return None
+        if any(not spec.shape or spec.shape[0] != -1 or -1 in spec.shape[1:] for spec in specs.values()):
+            return None
+        return {
+            name: np.empty((0, *(spec.shape or ())[1:]), NUMPY_DTYPES[spec.dtype])
+            for name, spec in specs.items()
+        }
 
     def _tensors(self, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
         held = list(self._interpreter.get_signature_list())

@@ -35,6 +35,21 @@ def test_any_number_of_rows(lite: LiteRuntime) -> None:
         np.testing.assert_array_equal(lite.run({"x": values})["y"], values / 2 + 2)
 
 
+def test_no_rows_are_answered_without_asking_the_model(
+    lite: LiteRuntime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XNNPack refuses them with most models, though not with this one."""
+    monkeypatch.setattr(lite, "_interpreter", None)
+    answer = lite.run({"x": np.zeros(0, np.float32)})["y"]
+    assert (answer.shape, answer.dtype) == ((0,), np.float32)
+
+
+def test_no_rows_where_the_shape_of_the_answer_is_not_known() -> None:
+    unknown = TensorSpec("y:0", "DT_FLOAT", None)
+    lite = LiteRuntime(FILE, "serving_default", Signature({"x": ROWS}, {"y": unknown}))
+    assert lite._without_rows({"x": (0,)}) is None
+
+
 def test_answers_are_copies(lite: LiteRuntime) -> None:
     first = lite.run(numbers(2))["y"]
     lite.run(numbers(4))
