@@ -17,7 +17,6 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,7 @@ class Job:
         request: What is asked.
         deadline: In the clock of `time.monotonic`.
         gone: Whether nobody waits for the answer any more.
-        future: Gets the outputs or the error; one of asyncio is settled in its own loop.
+        future: Gets the outputs or the error, in its own event loop.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class Job:
         request: PredictRequest,
         deadline: float,
         gone: Callable[[], bool],
-        future: Future[Outputs] | asyncio.Future[Outputs],
+        future: asyncio.Future[Outputs],
     ) -> None:
         self.servable = servable
         self.request = request
@@ -346,10 +345,7 @@ def _settle(results: Mapping[Job, Outputs | Exception]) -> None:
     """Hand the results over: those for one event loop all at once, as waking it takes a system call."""
     by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Outputs], Outputs | Exception]]] = {}
     for job, result in results.items():
-        if isinstance(job.future, Future):
-            _set(job.future, result)
-        else:
-            by_loop.setdefault(job.future.get_loop(), []).append((job.future, result))
+        by_loop.setdefault(job.future.get_loop(), []).append((job.future, result))
     for loop, pairs in by_loop.items():
         with suppress(RuntimeError):  # the loop is closed, so nobody waits
             loop.call_soon_threadsafe(_set_all, pairs)
@@ -357,16 +353,12 @@ def _settle(results: Mapping[Job, Outputs | Exception]) -> None:
 
 def _set_all(pairs: Iterable[tuple[asyncio.Future[Outputs], Outputs | Exception]]) -> None:
     for future, result in pairs:
-        _set(future, result)
-
-
-def _set(future: Future[Outputs] | asyncio.Future[Outputs], result: Outputs | Exception) -> None:
-    if future.done():  # given up by the one who waited
-        return
-    if isinstance(result, Exception):
-        future.set_exception(result)
-    else:
-        future.set_result(result)
+        if future.done():  # given up by the one who waited
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
 
 
 def _is_open(spec: TensorSpec) -> bool:
