@@ -11,6 +11,7 @@ there, so it is not used.
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -112,18 +113,25 @@ class Catalog:
         return Version(number, uri, manifest, problem)
 
 
-def version_paths(export_dir: Path) -> list[Path]:
+def version_paths(export_dir: Path, *, must_exist: bool = False) -> list[Path]:
     """Return the directories of all versions on a disk, oldest first, without reading them.
 
+    Args:
+        export_dir: The export directory.
+        must_exist: Whether one that does not exist is an error; else it has no versions.
+
     Raises:
-        StorageError: the export directory cannot be read; one that does not exist has no versions.
+        StorageError: the export directory cannot be read.
     """
     with storage_errors("read", export_dir):
         try:
-            paths = [path for path in export_dir.iterdir() if _NUMBER.fullmatch(path.name)]
+            with os.scandir(export_dir) as entries:
+                names = [each.name for each in entries if _NUMBER.fullmatch(each.name) and each.is_dir()]
         except FileNotFoundError:
+            if must_exist:
+                raise
             return []
-    return sorted(paths, key=lambda path: int(path.name))
+    return [export_dir / name for name in sorted(names, key=int)]
 
 
 def list_versions(export_dir: str | Path) -> list[Version]:

@@ -24,6 +24,8 @@ EXTRA = "assets.extra"
 WARMUP = f"{EXTRA}/tf_serving_warmup_requests"
 CURVES = f"{EXTRA}/metrics.jsonl"
 
+_OBJECTS = {"settings", "metrics", "software", "signatures", "tflite", "files"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetRecord:
@@ -85,6 +87,9 @@ class Manifest:
             known["dataset"] = DatasetRecord(
                 **{f.name: dataset[f.name] for f in fields(DatasetRecord) if f.name in dataset}
             )
+            for name in _OBJECTS & known.keys():
+                if not isinstance(known[name], dict):
+                    raise TypeError(f"{name} is no object")
             check_files(known.get("files", {}))
             return cls(**known)
         except (TypeError, KeyError, AttributeError) as err:

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from fairway.errors import StorageError
-from fairway.storage.exports import Catalog, damaged_files, find_version, list_versions, next_version
+from fairway.storage.exports import (
+    Catalog,
+    damaged_files,
+    find_version,
+    list_versions,
+    next_version,
+    version_paths,
+)
 from fairway.storage.manifest import MANIFEST, SAVED_MODEL, describe_files
 from fairway.storage.stores.uri import open_store
 from tests.manifests import make_manifest
@@ -29,6 +36,7 @@ def test_versions_are_sorted_by_number_and_strangers_ignored(tmp_path: Path) -> 
         make_version(tmp_path, number)
     (tmp_path / ".new-x").mkdir()
     (tmp_path / "notes").touch()
+    (tmp_path / "15").touch()
     assert [version.number for version in list_versions(tmp_path)] == [9, 10, 100]
     assert find_version(tmp_path).number == 100
     assert find_version(tmp_path, 9).manifest == make_manifest(files=describe_files(tmp_path / "9"))
@@ -56,6 +64,20 @@ def test_missing_directory_has_no_versions(tmp_path: Path) -> None:
     assert list_versions(tmp_path / "none") == []
     with pytest.raises(StorageError, match="no model in"):
         find_version(tmp_path / "none")
+
+
+def test_a_directory_that_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="none: it does not exist"):
+        version_paths(tmp_path / "none", must_exist=True)
+    assert version_paths(tmp_path, must_exist=True) == []
+
+
+@pytest.mark.parametrize("name", ["tflite", "signatures", "files"])
+def test_a_part_of_the_manifest_that_is_of_another_kind(tmp_path: Path, name: str) -> None:
+    path = make_version(tmp_path, 1) / MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: "x"}))
+    (version,) = list_versions(tmp_path)
+    assert version.problem == f"{MANIFEST} cannot be read: not a manifest: {name} is no object"
 
 
 def test_missing_short_and_changed_files_are_found(tmp_path: Path) -> None:
