@@ -41,7 +41,7 @@ def test_no_rows_are_answered_without_asking_the_model(
     """XNNPack refuses them with most models, though not with this one."""
     monkeypatch.setattr(lite, "_interpreter", None)
     answer = lite.run({"x": np.zeros(0, np.float32)})["y"]
-    assert (answer.shape, answer.dtype) == ((0,), np.float32)
+    assert (answer.shape, answer.dtype) == ((0,), np.dtype(np.float32))
 
 
 def test_no_rows_where_the_shape_of_the_answer_is_not_known() -> None:
