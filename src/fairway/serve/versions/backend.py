@@ -43,6 +43,12 @@ class Backend(Protocol):
     def held(self, keys: Collection[int]) -> set[int]:
         """Return which of the dropped versions are still held by requests."""
 
+    def lost(self, keys: Collection[int]) -> dict[int, str]:
+        """Return which of the loaded versions no process has any more, and why.
+
+        That is so where processes have died and the version cannot be loaded again. It is to be dropped.
+        """
+
 
 class InProcess:
     """A `Backend` for this process.
@@ -92,3 +98,7 @@ class InProcess:
             release_memory()
         self._dropped = held
         return held.keys() & set(keys)
+
+    def lost(self, keys: Collection[int]) -> dict[int, str]:
+        """Return nothing: where this process is, its versions are; see `Backend`."""
+        return {}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -16,8 +17,10 @@ from fairway.serve.versions.table import ModelTable
 from fairway.serve.versions.versions import Loading, Versions, View
 from fairway.storage.outage import explain
 from fairway.storage.stores.uri import local_path
-from fairway.tfs.configs import ModelConfig
+from fairway.tfs.configs import All, ModelConfig, Specific
 from fairway.tfs.status import Code, RequestError, invalid
+
+_STOP_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +66,7 @@ class Decider:
         self._published: dict[str, View] | None = None
         self._publishing = threading.RLock()
         self._reloading = threading.Lock()
+        self._is_closed = False
         self._check_first(configs)
         with ExitStack() as undo:
             for config in configs:
@@ -83,10 +87,18 @@ class Decider:
             model.versions.stop()
 
     def close(self) -> None:
-        """Wait until nothing is looked for any more, and give back the directories of this machine."""
+        """Wait until nothing is looked for any more, and give back the directories of this machine.
+
+        What is being loaded is waited for, but for all models no longer than `_STOP_S`.
+        """
+        end = time.monotonic() + _STOP_S
+        self._is_closed = True
         self.stop()
+        if self._reloading.acquire(timeout=_STOP_S):
+            self._reloading.release()
+        self.stop()  # what has been taken up meanwhile, too
         for model in self._models.values():
-            model.versions.join()
+            model.versions.join(max(0.0, end - time.monotonic()))
             model.closing.close()
 
     def reload(self, configs: tuple[ModelConfig, ...]) -> None:
@@ -99,6 +111,8 @@ class Decider:
             RequestError: why not, in TensorFlow Serving's words where it has some.
         """
         with self._reloading:
+            if self._is_closed:
+                raise RequestError(Code.UNAVAILABLE, "the server is ending")
             try:
                 self._reload(configs)
             except RequestError:
@@ -111,9 +125,6 @@ class Decider:
     def _reload(self, configs: tuple[ModelConfig, ...]) -> None:
         before = self._models
         stays = {config.name for config in configs if _is_in_place(config, before.get(config.name))}
-        for config in configs:
-            if config.name in stays:
-                self._check_labels(config, before[config.name])
         with ExitStack() as undo:
             models = {}
             for config in configs:
@@ -121,14 +132,40 @@ class Decider:
                     models[config.name] = model = self._open(config)
                     undo.push(model.closing)
                     undo.callback(model.versions.discard)
+            # All that can be known before anything is loaded, which may take minutes.
+            for config in configs:
+                self._check_what_is_there(config, models.get(config.name), before.get(config.name))
             self._wait_until_serving(*models.values())
             for model in models.values():
                 self._check_labels(model.config, model)
-            for config in configs:
-                if config.name in stays:
-                    models[config.name] = _configured(before[config.name], config)
+            with ExitStack() as held:
+                for config in configs:
+                    if config.name in stays and (ahead := self._unavailable(config, before[config.name])):
+                        held.enter_context(before[config.name].versions.ahead(ahead))
+                        self._check_labels(config, before[config.name])
+                for config in configs:
+                    if config.name in stays:
+                        models[config.name] = _configured(before[config.name], config)
             undo.pop_all()
         self._replace({config.name: models[config.name] for config in configs})
+
+    def _check_what_is_there(self, config: ModelConfig, new: _Model | None, old: _Model | None) -> None:
+        """Refuse a model without versions, and labels of versions that are not there or not wanted.
+
+        Nothing is known of the versions of a new model in an object store.
+
+        Args:
+            config: As it is to be.
+            new: Where it is to be loaded beside what serves.
+            old: What serves under its name.
+        """
+        if new and local_path(config.base_path) is not None:
+            found = new.versions.found(config)
+            if not found:
+                raise _did_not_become_available(new)
+            self._check_labels(config, new, found)
+        elif old and not new and self._unavailable(config, old):
+            self._check_labels(config, old, old.versions.wanted(config))
 
     def _wait_until_serving(self, *models: _Model) -> None:
         """Load new models, one after the other.
@@ -142,9 +179,8 @@ class Decider:
                 model.versions.poll()
                 while model.versions.has_more and not model.versions.view.table.serving:
                     model.versions.poll()
-                if problem := model.versions.view.table.problem:
-                    text = f"1 model(s) did not become available: {{{model.config.name}: {problem}}}"
-                    raise RequestError(Code.UNKNOWN, text)
+                if model.versions.view.table.problem:
+                    raise _did_not_become_available(model)
         finally:
             self._waiting = ()
 
@@ -169,8 +205,9 @@ class Decider:
         else:
             if path.exists() and not path.is_dir():
                 raise FairwayError(
-                    f"model_base_path {path} is a file, but must be a directory of versions",
-                    hint="Give the export directory: --model_base_path mnist/export",
+                    f"the base path {path} of model '{config.name}' is a file,"
+                    " but must be a directory of versions",
+                    hint="Give the model's export directory, not a file.",
                 )
             versions = Versions(config, path, self._poll_s, self._loading, self._publish)
         return _Model(config, versions, closing)
@@ -178,27 +215,49 @@ class Decider:
     def _check_first(self, configs: tuple[ModelConfig, ...]) -> None:
         try:
             for config in configs:
-                self._check_labels(config, None)
+                self._check_labels(config, None, _named(config))
         except RequestError as err:
-            hint = "Start with --allow_version_labels_for_unavailable_models."
+            hint = (
+                "Have a specific policy name the version,"
+                " or start with --allow_version_labels_for_unavailable_models."
+            )
             raise UsageError(err.message, hint=hint) from err
 
-    def _check_labels(self, config: ModelConfig, model: _Model | None) -> None:
+    def _check_labels(
+        self, config: ModelConfig, model: _Model | None, expected: Collection[int] = ()
+    ) -> None:
         """Refuse labels of versions that do not serve.
+
+        Args:
+            config: With the labels.
+            model: What serves under its name.
+            expected: Versions that are to serve, and whose labels are for that not refused.
+        """
+        for number in self._unavailable(config, model):
+            if number not in expected:
+                statuses = model.versions.view.table.statuses if model else ()
+                error = next((each.error for each in statuses if each.number == number), "")
+                raise RequestError(
+                    Code.FAILED_PRECONDITION,
+                    f"Request to assign label to version {number} of model {config.name}, "
+                    "which is not currently available for inference"
+                    f": {error or 'first have its policy serve it, then give it the label'}",
+                )
+
+    def _unavailable(self, config: ModelConfig, model: _Model | None) -> list[int]:
+        """Return the versions that have a label in a configuration, but must serve before they may.
 
         A label that is moved must name a version that serves, whatever the flag says. Source of the rule,
         the code and the text: `UpdateModelVersionLabelMap` in
         tensorflow_serving/model_servers/server_core.cc.
         """
         serving = model.versions.view.table.serving if model else ()
-        for label, number in config.labels.items():
-            is_moved = model is not None and model.config.labels.get(label, number) != number
-            if number not in serving and (is_moved or not self._allow_labels):
-                raise RequestError(
-                    Code.FAILED_PRECONDITION,
-                    f"Request to assign label to version {number} of model {config.name}, "
-                    "which is not currently available for inference",
-                )
+        before = model.config.labels if model else {}
+        return [
+            number
+            for label, number in config.labels.items()
+            if number not in serving and (before.get(label, number) != number or not self._allow_labels)
+        ]
 
     def _publish(self) -> None:
         """Tell the backend what has changed since the last time."""
@@ -211,12 +270,26 @@ class Decider:
             self._published = views
 
 
+def _did_not_become_available(model: _Model) -> RequestError:
+    text = (
+        f"1 model(s) did not become available: {{{model.config.name}: {model.versions.view.table.problem}}}"
+    )
+    return RequestError(Code.UNKNOWN, text)
+
+
 def _is_in_place(config: ModelConfig, model: _Model | None) -> bool:
     """Whether a model is served from the directory that its new configuration names."""
     if model is None:
         return False
     path = local_path(config.base_path)
     return model.versions.directory == (kept_in(config) if path is None else path)
+
+
+def _named(config: ModelConfig) -> Collection[int]:
+    """Return the versions with labels that a policy wants for certain, whatever else will be there."""
+    if isinstance(config.policy, Specific):
+        return config.policy.numbers
+    return config.labels.values() if isinstance(config.policy, All) else ()
 
 
 def _configured(model: _Model, config: ModelConfig) -> _Model:

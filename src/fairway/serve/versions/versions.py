@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,6 @@ from fairway.tfs.configs import Latest, ModelConfig, Specific
 from fairway.tfs.versions import State, VersionStatus
 
 _MAX_RETRY_S = 60.0
-_STOP_S = 5.0
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +100,13 @@ class Versions:
         self._statuses: dict[int, VersionStatus] = {}
         self._failures: dict[int, _Failure] = {}
         self._path_error = ""
+        self._polling = threading.Lock()
         self._showing = threading.Lock()
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._discarded = False
+        self._is_started = False
+        self._unsaid: list[tuple[int, str]] = []  # of what is loaded, but not published yet
         self._thread = threading.Thread(target=self._run, name=f"versions of {config.name}", daemon=True)
         self.view = self._look()
 
@@ -118,7 +121,9 @@ class Versions:
         return self._cache is not None and self._cache.has_more and not self._stop.is_set()
 
     def start(self) -> None:
-        """Start to look for versions, in a thread."""
+        """Start to look for versions, in a thread; what is loaded already must be published."""
+        self._is_started = True
+        self._say_what_serves()
         self._thread.start()
 
     def configure(self, config: ModelConfig, cache: Cache | None) -> None:
@@ -144,10 +149,10 @@ class Versions:
         if self._cache:
             self._cache.stop()
 
-    def join(self) -> None:
+    def join(self, timeout_s: float) -> None:
         """Wait until nothing is looked for any more, or what is being loaded takes too long."""
         if self._thread.is_alive():
-            self._thread.join(_STOP_S)
+            self._thread.join(timeout_s)
 
     def discard(self) -> None:
         """Stop looking and free all versions, which must be in no table any more; returns at once."""
@@ -158,22 +163,54 @@ class Versions:
 
     def poll(self) -> None:
         """Look once: load what the policy wants, and let go of what it does not once something serves."""
-        config, cache = self._config, self._cache
-        if cache:
+        if cache := self._cache:
             cache.refresh(self._loaded.keys())
-        try:
-            paths = version_paths(self._directory)
-        except FairwayError as err:
-            self._report_path(err.message)
-        else:
-            self._report_path("")
-            present = {int(path.name): path for path in paths}
-            self._forget(present)
-            chosen = self._choose(config, present)
-            if not self._stop.is_set():
-                self._keep_only(chosen)
-        self._reap()
-        self._show()
+        with self._polling:
+            config = self._config
+            try:
+                # What serves is not withdrawn by a volume that is away, or a directory that is being swapped.
+                paths = version_paths(self._directory, must_exist=bool(self._loaded))
+            except FairwayError as err:
+                self._report_path(err.message)
+            else:
+                self._report_path("")
+                present = {int(path.name): path for path in paths}
+                self._forget(present)
+                chosen = self._choose(config, present)
+                if not self._stop.is_set():
+                    self._keep_only(chosen)
+            self._reap()
+            self._show()
+
+    def found(self, config: ModelConfig) -> list[int]:
+        """Return the versions on this machine that a policy takes into account, newest first; none is read.
+
+        Raises:
+            StorageError: the directory cannot be read.
+        """
+        return _candidates(config, {int(path.name) for path in version_paths(self._directory)})
+
+    def wanted(self, config: ModelConfig) -> list[int]:
+        """Return those of `found` that are to serve if none of them is broken."""
+        found = self.found(config)
+        return found[: _most(config, found)]
+
+    @contextmanager
+    def ahead(self, numbers: Collection[int]) -> Iterator[None]:
+        """Load versions that only the next policy wants, which the block is to take on if they serve.
+
+        Raises:
+            StorageError: the directory cannot be read.
+        """
+        with self._polling:
+            try:
+                for path in version_paths(self._directory):
+                    number = int(path.name)
+                    if number in numbers and number not in self._loaded and not self._stop.is_set():
+                        self._try(number, path)
+                yield
+            finally:
+                self._wake.set()
 
     def _run(self) -> None:
         first = True
@@ -193,10 +230,8 @@ class Versions:
 
     def _choose(self, config: ModelConfig, present: dict[int, Path]) -> set[int]:
         """Load what the policy wants and return the versions that are to serve."""
-        wanted = sorted(present, reverse=True)
-        if isinstance(config.policy, Specific):
-            wanted = [number for number in wanted if number in config.policy.numbers]
-        most = config.policy.count if isinstance(config.policy, Latest) else len(wanted)
+        wanted = _candidates(config, present)
+        most = _most(config, wanted)
         chosen: set[int] = set()
         for number in wanted:
             if len(chosen) == most or self._stop.is_set():
@@ -229,8 +264,15 @@ class Versions:
         if self._cache:
             self._cache.accept(number)
         self._note(number, State.AVAILABLE)
-        logger.info("version %d of %s serves, on %s", number, self._config.name, runtime)
+        self._unsaid.append((number, runtime))
+        if self._is_started:
+            self._say_what_serves()
         return True
+
+    def _say_what_serves(self) -> None:
+        for number, runtime in self._unsaid:
+            logger.info("version %d of %s serves, on %s", number, self._config.name, runtime)
+        self._unsaid.clear()
 
     def _load(self, version: Version) -> str:
         model, key, clock = self._config.name, next(self._loading.keys), self._loading.clock
@@ -346,8 +388,24 @@ class Versions:
 
     def _report_path(self, error: str) -> None:
         if error and error != self._path_error:
-            logger.warning("%s", error)
+            meanwhile = "; what serves goes on serving" if self._loaded else ""
+            logger.warning("model %s: %s%s", self._config.name, error, meanwhile)
+        elif self._path_error and not error:
+            logger.info("model %s: %s can be read again", self._config.name, self._directory)
         self._path_error = error
+
+
+def _candidates(config: ModelConfig, present: Collection[int]) -> list[int]:
+    """Return the versions that the policy wants, newest first, and those that make up for broken ones."""
+    numbers = sorted(present, reverse=True)
+    if isinstance(config.policy, Specific):
+        return [number for number in numbers if number in config.policy.numbers]
+    return numbers
+
+
+def _most(config: ModelConfig, candidates: Collection[int]) -> int:
+    """Return how many of them are to serve."""
+    return config.policy.count if isinstance(config.policy, Latest) else len(candidates)
 
 
 def _fingerprint(path: Path) -> object:

@@ -226,6 +226,71 @@ def test_labels_name_versions_that_serve(start: Start, backend: FakeBackend, tmp
     assert backend.tables["m"].labels == {"stable": 1, "canary": 2}
 
 
+@pytest.mark.parametrize("allow_labels", [True, False])
+def test_a_label_moves_together_with_the_policy_that_wants_its_version(
+    start: Start, backend: FakeBackend, tmp_path: Path, allow_labels: bool
+) -> None:
+    for number in (1, 2, 3):
+        publish(tmp_path / "m", number)
+    decider = start(config("m", tmp_path / "m", Specific((1,)), stable=1), allow_labels=allow_labels)
+    wait_for(lambda: serving(backend) == {"m": (1,)})
+    backend.published.clear()
+
+    decider.reload((config("m", tmp_path / "m", Specific((2, 3)), stable=2),))
+    assert backend.tables["m"].labels == {"stable": 2}
+    wait_for(lambda: serving(backend) == {"m": (3, 2)})
+    labelled = [(tables["m"].labels["stable"], tables["m"].serving) for tables in backend.published]
+    assert all(label in numbers for label, numbers in labelled)  # without a gap
+    assert sorted(backend.asked) == [1, 2, 3]
+
+
+def test_a_label_of_a_version_that_cannot_be_loaded_or_is_not_wanted_changes_nothing(
+    start: Start, backend: FakeBackend, tmp_path: Path
+) -> None:
+    for number in (1, 9):
+        publish(tmp_path / "m", number)
+    backend.broken[9] = FairwayError("it is corrupt")
+    decider = start(config("m", tmp_path / "m", Specific((1,)), stable=1))
+    wait_for(lambda: serving(backend) == {"m": (1,)})
+
+    for policy, reason in (
+        (Specific((1,)), "first have its policy serve it, then give it the label"),
+        (Specific((1, 9)), "it is corrupt"),
+    ):
+        with pytest.raises(RequestError, match=f"{NOT_AVAILABLE}: {reason}"):
+            decider.reload((config("m", tmp_path / "m", policy, stable=9),))
+        assert backend.tables["m"].labels == {"stable": 1}
+    assert serving(backend) == {"m": (1,)}
+
+
+def test_what_cannot_be_applied_is_refused_before_anything_is_loaded(
+    start: Start, backend: FakeBackend, tmp_path: Path
+) -> None:
+    publish(tmp_path / "good", 5)
+    decider = start()
+    good = config("good", tmp_path / "good")
+    for other in (config("b", tmp_path / "none"), config("b", tmp_path / "good", stable=9)):
+        with pytest.raises(RequestError):
+            decider.reload((good, other))
+    assert backend.asked == []
+
+
+def test_a_version_is_said_to_serve_once_it_does(
+    start: Start, backend: FakeBackend, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    publish(tmp_path / "good", 5)
+    publish(tmp_path / "b", 6)
+    backend.broken[6] = FairwayError("it is corrupt")
+    decider = start()
+    good, broken = config("good", tmp_path / "good"), config("b", tmp_path / "b")
+    with pytest.raises(RequestError):
+        decider.reload((good, broken))
+    assert "serves, on" not in caplog.text
+    decider.reload((good,))
+    assert "version 5 of good serves, on LiteRT" in caplog.text
+
+
 def test_labels_of_a_new_model_name_what_it_then_serves(
     start: Start, backend: FakeBackend, tmp_path: Path
 ) -> None:
@@ -249,6 +314,14 @@ def test_labels_at_the_start_need_the_flag(start: Start, backend: FakeBackend, t
         decider.reload((config("m", tmp_path / "m", stable=8),))
     decider.reload((config("m", tmp_path / "m", stable=9, canary=8),))
     assert backend.tables["m"].labels == {"stable": 9, "canary": 8}
+
+
+@pytest.mark.parametrize("policy", [All(), Specific((1, 9))])
+def test_labels_at_the_start_of_versions_that_the_policy_names(
+    start: Start, backend: FakeBackend, tmp_path: Path, policy: All | Specific
+) -> None:
+    start(config("m", tmp_path / "m", policy, stable=9))
+    assert backend.tables["m"].labels == {"stable": 9}
 
 
 def test_a_store_beside_a_local_model(
@@ -295,3 +368,29 @@ def test_the_end_does_not_wait_for_a_reload(start: Start, backend: FakeBackend, 
         go_on.set()
         reload.join(DEADLINE_S)
     assert not reload.is_alive()
+
+
+def test_the_end_waits_once_for_all_that_is_being_loaded(
+    start: Start, backend: FakeBackend, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fairway.serve.versions.decider._STOP_S", 0.1)
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def wait() -> None:
+        begun.release()
+        assert go_on.wait(DEADLINE_S)
+
+    backend.while_loading = wait
+    names = "abcdefgh"
+    for name in names:
+        publish(tmp_path / name, 1)
+    decider = start(*(config(name, tmp_path / name) for name in names))
+    try:
+        assert begun.acquire(timeout=DEADLINE_S)
+        started = time.monotonic()
+        decider.close()
+        assert time.monotonic() - started < 0.4
+    finally:
+        go_on.set()
+    with pytest.raises(RequestError, match="the server is ending"):
+        decider.reload(())

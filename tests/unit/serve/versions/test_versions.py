@@ -198,6 +198,32 @@ def test_a_base_path_that_cannot_be_read_takes_nothing_down(
     assert len([message for message in caplog.messages if "cannot read" in message]) == 1
 
 
+def test_a_base_path_that_goes_takes_nothing_down(
+    model: OneModel, backend: FakeBackend, export: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(export, 1)
+    model.poll()
+    away = export.rename(export.with_name("export.gone"))
+    for _ in range(2):
+        assert model.poll() == (1,)
+    assert caplog.messages == [
+        f"model m: cannot read {export}: it does not exist; what serves goes on serving"
+    ]
+
+    away.rename(export)
+    assert model.poll() == (1,)
+    assert backend.asked == [1]
+    shutil.rmtree(export / "1")
+    assert model.poll() == ()
+
+
+def test_a_file_is_no_version(model: OneModel, export: Path) -> None:
+    publish(export, 1)
+    (export / "15").touch()
+    assert model.poll() == (1,)
+    assert model.states == {1: State.AVAILABLE}
+
+
 def test_a_base_path_that_cannot_be_read_is_why_nothing_serves(model: OneModel, export: Path) -> None:
     export.write_text("a file")
     model.poll()
@@ -296,7 +322,7 @@ def test_the_thread_looks_until_it_is_stopped(backend: FakeBackend, export: Path
     model.versions.start()
     assert loading.wait(DEADLINE_S)
     model.versions.stop()
-    model.versions.join()
+    model.versions.join(DEADLINE_S)
 
     assert model.table.serving == (1,)
 
