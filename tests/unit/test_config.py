@@ -6,6 +6,7 @@ import math
 import subprocess
 import sys
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,14 @@ def test_bounds_themselves_are_allowed() -> None:
     assert ServeSettings(rest_api_port=65535).rest_api_port == 65535
     with pytest.raises(UsageError, match="65536"):
         ServeSettings(rest_api_port=65536)
+
+
+@pytest.mark.parametrize("name", ["model_name", "model_base_path"])
+def test_the_served_model_has_a_name_and_a_place(name: str) -> None:
+    empty: dict[str, Any] = {name: ""}
+    with pytest.raises(UsageError, match=f"{name} is empty") as caught:
+        ServeSettings(**empty)
+    assert f"--{name} or TF_{name.upper()}" in caught.value.hint
 
 
 def test_range_reads_as_a_sentence() -> None:

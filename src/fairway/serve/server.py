@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from fairway.config import ServeSettings
@@ -87,13 +87,14 @@ def _deciding(
     metrics: Metrics,
 ) -> Iterator[Decider]:
     settings = plan.settings
-    decider = Decider(
-        configs,
-        backend,
-        poll_s=settings.file_system_poll_wait_seconds,
-        allow_labels=settings.allow_version_labels_for_unavailable_models,
-        record=metrics.load,
-    )
+    with config_file.named() if config_file else nullcontext():
+        decider = Decider(
+            configs,
+            backend,
+            poll_s=settings.file_system_poll_wait_seconds,
+            allow_labels=settings.allow_version_labels_for_unavailable_models,
+            record=metrics.load,
+        )
     try:
         yield decider
     finally:

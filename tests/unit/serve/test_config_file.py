@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fairway.errors import FairwayError, UsageError
+from fairway.errors import FairwayError, StorageError, UsageError
 from fairway.serve.config_file import ConfigFile
 from fairway.tfs.configs import ModelConfig
 
@@ -31,13 +31,15 @@ class Applied:
     def __init__(self) -> None:
         self.names: list[str] = []
         self.refusal = ""
-        self.called = threading.Event()
+        self.calls = 0
+        self.applied = threading.Event()
 
     def __call__(self, configs: tuple[ModelConfig, ...]) -> None:
-        self.called.set()
+        self.calls += 1
         if self.refusal:
-            raise FairwayError(self.refusal)
+            raise FairwayError(self.refusal, hint="Copy it.")
         self.names += [config.name for config in configs]
+        self.applied.set()
 
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
@@ -62,18 +64,43 @@ def test_a_change_is_applied_once(path: Path) -> None:
     assert applied.names == ["b"]
 
 
-def test_what_cannot_be_applied_is_said_once_and_tried_again(
+def test_what_cannot_be_applied_is_said_once_and_tried_again_ever_more_rarely(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    file, applied = ConfigFile(str(path)), Applied()
+    now = 0
+    file, applied = ConfigFile(str(path), lambda: now), Applied()
     applied.refusal = "the model is not there"
     path.write_text(text("b"))
-    for _ in range(3):
+    for now in range(300):  # noqa: B007 - the clock
         file.look(applied)
-    assert caplog.messages == [f"{path} is not applied, all stays as it is: the model is not there"]
+    assert 9 <= applied.calls <= 11
+    assert caplog.messages == [f"{path} is not applied, all stays as it is: the model is not there (Copy it)"]
+
+    applied.refusal = ""
+    path.write_text(text("c"))  # at once
+    file.look(applied)
+    assert applied.names == ["c"]
+
+
+def test_what_came_later_is_applied_then(path: Path) -> None:
+    now = 0.0
+    file, applied = ConfigFile(str(path), lambda: now), Applied()
+    applied.refusal = "the model is not there"
+    path.write_text(text("b"))
+    file.look(applied)
     applied.refusal = ""
     file.look(applied)
+    assert applied.names == []
+    now = 60.0
+    file.look(applied)
     assert applied.names == ["b"]
+
+
+def test_errors_of_what_uses_it_name_the_file(path: Path) -> None:
+    with pytest.raises(StorageError) as caught, ConfigFile(str(path)).named():
+        raise StorageError("it is a file", hint="Give a directory.")
+    assert str(caught.value) == caught.value.message == f"--model_config_file {path}: it is a file"
+    assert caught.value.hint == "Give a directory."
 
 
 @pytest.mark.parametrize("content", ["half a", None])
@@ -98,6 +125,6 @@ def test_the_thread_looks_until_it_is_stopped(path: Path) -> None:
     file, applied = ConfigFile(str(path)), Applied()
     file.watch(0.01, applied)
     path.write_text(text("b"))
-    assert applied.called.wait(DEADLINE_S)
+    assert applied.applied.wait(DEADLINE_S)
     file.stop()
     assert applied.names == ["b"]

@@ -88,6 +88,12 @@ def test_a_base_path_that_is_a_file(tmp_path: Path) -> None:
     for base_path in (str(path), f"file://{path}"):
         with pytest.raises(FairwayError, match="is a file, but must be a directory of versions"):
             run(settings(model_base_path=base_path))
+    config = tmp_path / "models.config"
+    config.write_text(f'model_config_list {{ config {{ name: "m" base_path: "{path}" }} }}')
+    with pytest.raises(
+        FairwayError, match=f"--model_config_file {config}: the base path {path} of model 'm'"
+    ):
+        run(settings(model_config_file=str(config)))
 
 
 @pytest.mark.parametrize("uri", ["s3://", "http://bucket/models", "file://host/models"])
