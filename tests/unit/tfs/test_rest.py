@@ -1,6 +1,7 @@
 """Predict requests and replies."""
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -196,3 +197,17 @@ def parsed(data: bytes) -> PredictRequest | RequestError:
         return parse_predict(data, SIGNATURES).request
     except RequestError as err:
         return err
+
+
+def test_a_string_without_an_end_takes_no_longer_than_its_length() -> None:
+    start = time.process_time()
+    for body in (b'{"instances": NaN "' + b'\\"' * 50_000, b'{"instances": NaN ' + b'"\\' * 50_001):
+        with pytest.raises(RequestError, match="JSON Parse error"):
+            parse_predict(body, SIGNATURES)
+    assert time.process_time() - start < 1  # it was a minute
+
+
+def test_of_keys_written_twice_the_last_counts() -> None:
+    for number in (b"2", b"NaN"):  # by the quick and by the exact way
+        found = inputs(b'{"instances": [1], "instances": [%b]}' % number)
+        np.testing.assert_array_equal(found["x"], [float(number)])
