@@ -7,6 +7,7 @@ tensorflow_serving/servables/tensorflow/session_bundle_config.proto.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,9 +129,8 @@ def model_configs(message: Any) -> tuple[ModelConfig, ...]:
                 hint='Write: model_config_list { config { name: "mnist" base_path: "/models/mnist" } }',
             )
     configs = tuple(_model_config(config) for config in message.model_config_list.config)
-    names = [config.name for config in configs]
-    for name in names:
-        if names.count(name) > 1:
+    for name, count in Counter(config.name for config in configs).items():
+        if count > 1:
             raise UsageError(
                 f"Illegal to list model {name} multiple times in config list", hint="Give each its own name."
             )
