@@ -30,6 +30,9 @@ VALUES = "outputs"
 
 _NAMES: dict[Action, str] = {"classify": "classification", "regress": "regression"}
 _MAX_FLOAT = float(np.finfo(np.float32).max)
+# A context is copied into each example: a few bytes could become any number. As much as a body may
+# have is allowed for all copies together.
+_MAX_CONTEXT_BYTES = 2**26
 _KINDS = {"bytes_list": "bytes", "float_list": "float", "int64_list": "int64"}
 
 
@@ -44,7 +47,7 @@ def parse_examples(action: Action, body: bytes, signatures: Mapping[str, Signatu
     """
     content = load_object(body)
     name = signature_name(content)
-    context = _serialize(content["context"]) if "context" in content else b""
+    find_signature(action, name, signatures)  # before its examples take more memory than the body
     examples = content.get("examples")
     if "examples" not in content:
         raise invalid(
@@ -55,8 +58,26 @@ def parse_examples(action: Action, body: bytes, signatures: Mapping[str, Signatu
         raise invalid(f"JSON Value: {quote(content)} Expecting 'examples' value to be an list/array")
     if not examples:
         raise invalid(f"JSON Value: {quote(content)} 'examples' value is an empty array")
+    context = _serialize(content["context"]) if "context" in content else b""
+    examples = with_context(context, [_serialize(example) for example in examples])
+    return examples_request(action, name, examples, signatures)
+
+
+def with_context(context: bytes, examples: Sequence[bytes]) -> Sequence[bytes]:
+    """Return serialized tf.Examples, each with the features that all have.
+
+    Raises:
+        RequestError: that would take too much memory.
+    """
+    if not context:
+        return examples
+    if len(context) * len(examples) > _MAX_CONTEXT_BYTES:
+        raise invalid(
+            f"a context of {len(context)} bytes is too large for {len(examples)} examples:"
+            f" in all it may take {_MAX_CONTEXT_BYTES} bytes"
+        )
     # Messages one after the other are read as one, in which the later one's fields win.
-    return examples_request(action, name, [context + _serialize(example) for example in examples], signatures)
+    return [context + example for example in examples]
 
 
 def examples_request(
@@ -67,19 +88,29 @@ def examples_request(
     Raises:
         RequestError: there is no such signature, or it is not one for this.
     """
+    signature = find_signature(action, name, signatures)
+    if not examples:
+        raise invalid("Input is empty.")
+    check_shape(INPUTS, signature.inputs[INPUTS], (len(examples),))
+    array = np.empty(len(examples), object)
+    array[:] = examples
+    return PredictRequest(name, {INPUTS: array})
+
+
+def find_signature(action: Action, name: str, signatures: Mapping[str, Signature]) -> Signature:
+    """Return the signature of a name, if it takes examples.
+
+    Raises:
+        RequestError: there is no such signature, or it is not one for this.
+    """
     if name not in signatures:
         raise invalid(f"No signature was found with the name: {name[:200]}")
     signature = signatures[name]
     check_signature(action, signature)
-    if not examples:
-        raise invalid("Input is empty.")
-    spec = signature.inputs[INPUTS]
-    if spec.dtype != "DT_STRING":
-        raise invalid(f"Expects arg[0] to be {type_name(spec.dtype)} but string is provided")
-    check_shape(INPUTS, spec, (len(examples),))
-    array = np.empty(len(examples), object)
-    array[:] = examples
-    return PredictRequest(name, {INPUTS: array})
+    dtype = signature.inputs[INPUTS].dtype
+    if dtype != "DT_STRING":
+        raise invalid(f"Expects arg[0] to be {type_name(dtype)} but string is provided")
+    return signature
 
 
 def check_signature(action: Action, signature: Signature) -> None:

@@ -7,7 +7,7 @@ GetInputValues in tensorflow/cc/saved_model/util.cc.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -20,10 +20,11 @@ from fairway.tfs.examples import (
     Action,
     classifications,
     examples_request,
+    find_signature,
     regressions,
+    with_context,
 )
 from fairway.tfs.request import ModelSpec, PredictRequest
-from fairway.tfs.rest import check_shape
 from fairway.tfs.signatures import DEFAULT_SIGNATURE, Signature, TensorSpec
 from fairway.tfs.status import Code, RequestError, invalid
 from fairway.tfs.tensors import dtype_number, to_array, to_proto
@@ -93,7 +94,6 @@ def parse_predict(
         if key not in inputs:  # to look it up would make one
             raise _missing_input(key, spec, set(inputs))
         arrays[key] = to_array(inputs[key], spec, key, position)
-        check_shape(key, spec, arrays[key].shape)
     return PredictRequest(name, arrays), _output_filter(message, signature)
 
 
@@ -124,7 +124,9 @@ def parse_examples(action: Action, message: Any, signatures: Mapping[str, Signat
     Raises:
         RequestError: there are no examples, or the signature is not one for this.
     """
-    return examples_request(action, _signature_name(message), _examples(message.input), signatures)
+    name = _signature_name(message)
+    find_signature(action, name, signatures)  # before its examples take more memory than the message
+    return examples_request(action, name, _examples(message.input), signatures)
 
 
 def classification_response(
@@ -178,11 +180,10 @@ def parse_multi_inference(message: Any, signatures: Mapping[str, Signature]) -> 
     Raises:
         RequestError: there are no examples, or a signature is not one for its task.
     """
-    examples = _examples(message.input)
-    tasks: dict[str, InferenceTask] = {}
+    actions: dict[str, Action] = {}
     for task in message.tasks:
         name = _signature_name(task)
-        if name in tasks:
+        if name in actions:
             raise invalid(f"Duplicate evaluation of signature: {name}")
         if name not in signatures:
             raise invalid(f"Requested signature not found in model graph: {name[:200]}")
@@ -191,10 +192,15 @@ def parse_multi_inference(message: Any, signatures: Mapping[str, Signature]) -> 
             raise RequestError(
                 Code.UNIMPLEMENTED, f"Unsupported signature method_name: {task.method_name[:200]}"
             )
-        if any(_source(signatures[name]) != _source(signatures[other]) for other in tasks):
+        if any(_source(signatures[name]) != _source(signatures[other]) for other in actions):
             raise invalid("Input tensor must be the same for all Signatures.")
-        tasks[name] = InferenceTask(action, examples_request(action, name, examples, signatures))
-    return list(tasks.values())
+        find_signature(action, name, signatures)
+        actions[name] = action
+    examples = _examples(message.input)
+    return [
+        InferenceTask(action, examples_request(action, name, examples, signatures))
+        for name, action in actions.items()
+    ]
 
 
 def _source(signature: Signature) -> str:
@@ -330,7 +336,7 @@ def _output_filter(message: Any, signature: Signature) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _examples(message: Any) -> list[bytes]:
+def _examples(message: Any) -> Sequence[bytes]:
     """Return the serialized examples of an Input, each with the context where there is one."""
     context = b""
     match message.WhichOneof("kind"):
@@ -341,8 +347,7 @@ def _examples(message: Any) -> list[bytes]:
             context = message.example_list_with_context.context.SerializeToString()
         case _:
             raise invalid("Input is empty.")
-    # Messages one after the other are read as one, in which the later one's fields win.
-    return [context + example.SerializeToString() for example in examples]
+    return with_context(context, [example.SerializeToString() for example in examples])
 
 
 def _answered(response: Any, spec: ModelSpec, version: int, signature_name: str) -> None:

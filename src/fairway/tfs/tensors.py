@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fairway.tfs import protos
 from fairway.tfs.decoding import type_name
+from fairway.tfs.rest import check_shape
 from fairway.tfs.signatures import NUMPY_DTYPES, TensorSpec, shape_text
 from fairway.tfs.status import Code, RequestError, invalid
 
@@ -35,8 +36,9 @@ _FIELDS = {
 }
 _PACKED = ("float_val", "double_val", "bool_val")  # on the wire as numpy has them in memory
 
-# A few bytes can ask for a tensor of any size by giving one value for all elements. So much is allowed.
-_MAX_REPEATED_BYTES = 2**26
+# A few bytes can ask for a tensor of any size by giving one value for all elements. So much is allowed: a
+# request is taken on by the size of its message, and a thousand may wait.
+_MAX_REPEATED_BYTES = 2**17
 
 
 def to_array(tensor: Any, spec: TensorSpec, name: str, argument: int = 0) -> NDArray[Any]:
@@ -44,22 +46,24 @@ def to_array(tensor: Any, spec: TensorSpec, name: str, argument: int = 0) -> NDA
 
     Args:
         tensor: The message.
-        spec: Gives the dtype; its shape is not looked at.
+        spec: Gives the dtype and the shape.
         name: Of the input, for messages.
         argument: The input's position in the signature, for messages.
 
     Returns:
-        An array of the dtype of `spec`, perhaps read-only.
+        An array of the dtype of `spec` and of a shape that it accepts, perhaps read-only.
 
     Raises:
-        RequestError: the message is no tensor, or one of another dtype.
+        RequestError: the message is no tensor, or one of another dtype or shape.
     """
     dtype = dtype_name(tensor.dtype)
     if dtype not in ("DT_INVALID", spec.dtype):
         raise invalid(
             f"Expects arg[{argument}] to be {type_name(spec.dtype)} but {type_name(dtype)} is provided"
         )
-    return from_proto(tensor, name)
+    shape = _shape(tensor.tensor_shape, name)
+    check_shape(name, spec, shape)  # before one value fills it
+    return _array(tensor, dtype, shape, name)
 
 
 def from_proto(tensor: Any, name: str) -> NDArray[Any]:
@@ -73,14 +77,16 @@ def from_proto(tensor: Any, name: str) -> NDArray[Any]:
     Raises:
         RequestError: it is no tensor, or of a dtype that has no numpy form.
     """
-    type_ = dtype_name(tensor.dtype)
+    return _array(tensor, dtype_name(tensor.dtype), _shape(tensor.tensor_shape, name), name)
+
+
+def _array(tensor: Any, type_: str, shape: tuple[int, ...], name: str) -> NDArray[Any]:
     if type_ == "DT_INVALID":
         raise _damaged(name, "it has no dtype")
     if type_ not in NUMPY_DTYPES:
         raise RequestError(
             Code.UNIMPLEMENTED, f"tensor '{name}' is of type {type_name(type_)}, which is not supported"
         )
-    shape = _shape(tensor.tensor_shape, name)
     size = prod(shape)
     if size == 0:
         flat = np.empty(0, NUMPY_DTYPES[type_])
@@ -206,11 +212,18 @@ def _from_values(values: Any, type_: str, shape: tuple[int, ...], name: str) -> 
     flat = _objects(values) if type_ == "DT_STRING" else _numbers(values, type_, name)
     if given == size:
         return flat
-    if size * flat.itemsize > _MAX_REPEATED_BYTES:
-        raise _damaged(name, f"{given} values for shape {shape_text(shape)}, which is too large to fill")
+    last = flat[-1] if given else (b"" if type_ == "DT_STRING" else 0)
+    # What computes strings copies each.
+    itemsize = flat.itemsize + (len(last) if type_ == "DT_STRING" else 0)
+    if (size - given) * itemsize > _MAX_REPEATED_BYTES:
+        raise _damaged(
+            name,
+            f"{given} values for shape {shape_text(shape)}, which is too large to fill with the last one:"
+            f" that may add {_MAX_REPEATED_BYTES} bytes",
+        )
     filled = np.empty(size, flat.dtype)
     filled[:given] = flat
-    filled[given:] = flat[-1] if given else (b"" if type_ == "DT_STRING" else 0)
+    filled[given:] = last
     return filled
 
 

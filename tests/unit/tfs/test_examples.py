@@ -267,3 +267,17 @@ def test_outputs_that_are_no_regression(array: Any, message: str) -> None:
         regressions_json({"outputs": array}, 2)
 
     assert message in caught.value.message
+
+
+def test_a_signature_is_looked_at_before_its_examples() -> None:
+    for name in ("no", "numbers"):
+        with pytest.raises(RequestError, match=r"No signature was found|Expects arg\[0\] to be float"):
+            parse_examples("regress", body(signature_name=name, context=1, examples=[1]), SIGNATURES)
+
+
+def test_a_context_is_copied_so_often_as_memory_allows() -> None:
+    context = {"c": "x" * 2**20}
+
+    assert parse_examples("regress", body(context=context, examples=[{}] * 63), SIGNATURES).rows == 63
+    with pytest.raises(RequestError, match="is too large for 64 examples"):
+        parse_examples("regress", body(context=context, examples=[{}] * 64), SIGNATURES)

@@ -204,6 +204,35 @@ def test_no_examples(input_: dict[str, Any]) -> None:
         messages.parse_examples("classify", request, SIGNATURES)
 
 
+def test_signatures_are_looked_at_before_examples() -> None:
+    """For which a context could need more memory than there is."""
+    large = {
+        "example_list_with_context": {
+            "examples": [{}] * 64,
+            "context": {"features": {"feature": {"f": {"bytes_list": {"value": [b"x" * 2**20]}}}}},
+        }
+    }
+    request = message("RegressionRequest", input=large, model_spec={"signature_name": "no"})
+    with pytest.raises(RequestError, match="No signature was found"):
+        messages.parse_examples("regress", request, SIGNATURES)
+    request.model_spec.signature_name = "regress"
+    with pytest.raises(RequestError, match="is too large for 64 examples"):
+        messages.parse_examples("regress", request, SIGNATURES)
+    request = message("MultiInferenceRequest", input=large, tasks=[task("no", REGRESS)])
+    with pytest.raises(RequestError, match="Requested signature not found"):
+        messages.parse_multi_inference(request, SIGNATURES)
+
+
+def test_a_shape_is_looked_at_before_one_value_fills_it() -> None:
+    request = predict({"a": A, "b": B})
+    request.inputs["a"].tensor_shape.dim[1].size = 2**40
+
+    with pytest.raises(
+        RequestError, match=r"has shape \[1,1099511627776\], but the signature expects \[-1,2\]"
+    ):
+        messages.parse_predict(request, SIGNATURES)
+
+
 def rows(signature: str) -> PredictRequest:
     return PredictRequest(signature, {"inputs": np.array([b"", b""], object)})
 

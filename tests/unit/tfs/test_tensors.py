@@ -95,6 +95,17 @@ def test_the_last_value_stands_for_the_rest(message: Any, expected: Any) -> None
     assert from_proto(message, "x").tolist() == expected
 
 
+def test_one_value_fills_no_more_than_a_server_can_hold_of_many_requests() -> None:
+    assert from_proto(tensor("DT_FLOAT", (2**15 + 1,), float_val=[1]), "x").size == 2**15 + 1
+    assert from_proto(tensor("DT_STRING", (9,), string_val=[b"x" * 2**13]), "x").size == 9
+    for message in (
+        tensor("DT_FLOAT", (2**15 + 2,), float_val=[1]),
+        tensor("DT_STRING", (17,), string_val=[b"x" * 2**13]),
+    ):
+        with pytest.raises(RequestError, match="too large to fill with the last one"):
+            from_proto(message, "x")
+
+
 def unknown_rank() -> Any:
     message = tensor("DT_FLOAT", float_val=[1])
     message.tensor_shape.unknown_rank = True
