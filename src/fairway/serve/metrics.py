@@ -199,6 +199,16 @@ def _observe(family: _Family, counts: list[float], value: float) -> None:
     counts[-1] += value
 
 
+def add_up(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return one snapshot for processes that have ended: their counts, without what was true at a moment."""
+    return {
+        "counters": _sum_counters(snapshot["counters"] for snapshot in snapshots),
+        "histograms": _sum_histograms(snapshot["histograms"] for snapshot in snapshots),
+        "loaded": {},
+        "pending": 0,
+    }
+
+
 def render(snapshots: Sequence[Mapping[str, Any]], serving: Mapping[str, tuple[int, ...]]) -> bytes:
     """Return Prometheus's text format of the sum of what several processes counted.
 

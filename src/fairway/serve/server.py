@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -18,6 +19,8 @@ from fairway.serve.versions.decider import Decider
 from fairway.serve.versions.models import Models
 from fairway.tfs.configs import Latest, ModelConfig
 
+_STDERR = 2
+
 log = logging.getLogger(__name__)
 
 
@@ -28,6 +31,7 @@ def run(settings: ServeSettings) -> None:
         UsageError: a file that a setting names cannot be read or holds something else.
         FairwayError: a base path is a file or a URI that cannot be used, or a port cannot be had.
     """
+    _open_missing_descriptors()
     plan = read_plan(settings)
     config_file = ConfigFile(settings.model_config_file) if settings.model_config_file else None
     configs = config_file.configs if config_file else (_single(settings),)
@@ -35,6 +39,17 @@ def run(settings: ServeSettings) -> None:
         _run_alone(plan, configs, config_file)
     else:
         _run_workers(plan, configs, config_file)
+
+
+def _open_missing_descriptors() -> None:
+    """Open stdin, stdout and stderr where this process was started without, for the workers, too.
+
+    Else a socket would get such a number: what is written to stdout would go there, and libuv ends the
+    process when it is to close it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
 
 
 def _single(settings: ServeSettings) -> ModelConfig:
@@ -68,14 +83,13 @@ def _run_workers(plan: Plan, configs: tuple[ModelConfig, ...], config_file: Conf
         rest_port, grpc_port = rest.getsockname()[1], grpc.getsockname()[1]
         plan = replace(plan, settings=replace(settings, rest_api_port=rest_port, port=grpc_port))
         workers = Workers(plan, metrics)
-        with (
-            _deciding(plan, configs, config_file, workers, metrics) as decider,
-            workers.running(decider.reload),
-        ):
-            _start(decider, config_file, settings)
-            _announcer(plan, configs)(rest_port, grpc_port)
-            workers.wait()
-            decider.stop()
+        with _deciding(plan, configs, config_file, workers, metrics) as decider:
+            decider.publish()  # a worker must know what it does not answer yet before it says it is ready
+            with workers.running(decider.reload):
+                _start(decider, config_file, settings)
+                _announcer(plan, configs)(rest_port, grpc_port)
+                workers.wait()
+                decider.stop()
 
 
 @contextmanager

@@ -27,6 +27,8 @@ class FakeBackend:
     loaded: dict[int, tuple[str, Version]] = field(default_factory=dict)
     in_flight: set[int] = field(default_factory=set)
     """Versions that requests hold."""
+    gone: dict[int, str] = field(default_factory=dict)
+    """Versions that no process has any more, and why."""
     tables: Mapping[str, ModelTable] = field(default_factory=dict)
     keys: Keys = field(default_factory=dict)
     published: list[Mapping[str, ModelTable]] = field(default_factory=list)
@@ -54,6 +56,9 @@ class FakeBackend:
 
     def held(self, keys: Collection[int]) -> set[int]:
         return {key for key in keys if self._dropped[key] in self.in_flight}
+
+    def lost(self, keys: Collection[int]) -> dict[int, str]:
+        return {key: self.gone[number] for key in keys if (number := self.loaded[key][1].number) in self.gone}
 
     def clock(self) -> float:
         return self.now

@@ -93,14 +93,18 @@ class Channel:
             with self._sending:
                 self._connection.send(message)
         except (OSError, ValueError):
-            pass  # the reader sees the end, and tells all who wait
+            # The other side is gone, or has not read for as long as the socket allows: then half of the
+            # message may be on its way. The reader sees the end, and tells all who wait.
+            self.close()
 
     def _receive(self, kind: str, number: int, *content: Any) -> None:
         if kind == "call":
             threading.Thread(target=self._answer, args=(number, *content), daemon=True).start()
             return
         with self._lock:
-            future = self._waiting.pop(number)
+            future = self._waiting.pop(number, None)
+        if future is None:
+            return  # this channel was closed meanwhile
         if kind == "done":
             future.set_result(content[0])
         else:

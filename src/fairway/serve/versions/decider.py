@@ -77,7 +77,7 @@ class Decider:
 
     def start(self) -> None:
         """Publish what is known, which is nothing but names, and start to look for versions."""
-        self._publish()
+        self.publish()
         for model in self._models.values():
             model.versions.start()
 
@@ -186,7 +186,7 @@ class Decider:
 
     def _replace(self, models: dict[str, _Model]) -> None:
         before, self._models = self._models, models
-        self._publish()
+        self.publish()
         for name, model in before.items():
             if name not in models:
                 logger.info("%s is not served any more", name)
@@ -201,7 +201,7 @@ class Decider:
         path, closing = local_path(config.base_path), ExitStack()
         if path is None:
             cache = closing.enter_context(Cache(config))
-            versions = Versions(config, cache.path, self._poll_s, self._loading, self._publish, cache)
+            versions = Versions(config, cache.path, self._poll_s, self._loading, self.publish, cache)
         else:
             if path.exists() and not path.is_dir():
                 raise FairwayError(
@@ -209,7 +209,7 @@ class Decider:
                     " but must be a directory of versions",
                     hint="Give the model's export directory, not a file.",
                 )
-            versions = Versions(config, path, self._poll_s, self._loading, self._publish)
+            versions = Versions(config, path, self._poll_s, self._loading, self.publish)
         return _Model(config, versions, closing)
 
     def _check_first(self, configs: tuple[ModelConfig, ...]) -> None:
@@ -259,7 +259,7 @@ class Decider:
             if number not in serving and (before.get(label, number) != number or not self._allow_labels)
         ]
 
-    def _publish(self) -> None:
+    def publish(self) -> None:
         """Tell the backend what has changed since the last time."""
         with self._publishing:
             views = {name: model.versions.view for name, model in self._models.items()}

@@ -167,6 +167,7 @@ class Versions:
             cache.refresh(self._loaded.keys())
         with self._polling:
             config = self._config
+            self._give_up_lost()
             try:
                 # What serves is not withdrawn by a volume that is away, or a directory that is being swapped.
                 paths = version_paths(self._directory, must_exist=bool(self._loaded))
@@ -290,6 +291,8 @@ class Versions:
         return runtime
 
     def _fail(self, number: int, fingerprint: object, error: str) -> None:
+        if self._stop.is_set():
+            return  # that is why
         before = self._failures.get(number)
         if before is None or before.error != error:
             logger.warning("version %d of %s is skipped: %s", number, self._config.name, error)
@@ -300,6 +303,15 @@ class Versions:
         if self._cache:
             self._cache.reject(number)
         self._note(number, State.END, error)
+
+    def _give_up_lost(self) -> None:
+        """Take versions from the table that no process has any more; they are tried again later."""
+        lost = self._loading.backend.lost(self._loaded.values())
+        for number, key in self._loaded.copy().items():
+            if key in lost:
+                del self._loaded[number]
+                self._fail(number, _fingerprint(self._directory / str(number)), lost[key])
+                self._loading.backend.drop(key)
 
     def _keep_only(self, chosen: set[int]) -> None:
         """Take the other versions from the table, then free them."""

@@ -14,7 +14,6 @@ from typing import Any
 
 import psutil
 import pytest
-from tests.unit.serve.processes.fake_worker import DEADLY, REFUSED, SLOW
 
 from fairway.config import ServeSettings
 from fairway.errors import FairwayError
@@ -26,6 +25,13 @@ from fairway.serve.versions.table import ModelTable
 from fairway.storage.exports import Version
 from fairway.tfs.configs import ModelConfig
 from fairway.tfs.status import Code, RequestError
+from tests.unit.serve.processes.fake_worker import (
+    DEADLY,
+    DEADLY_WITHOUT_FILE,
+    REFUSED,
+    REFUSED_WITHOUT_FILE,
+    SLOW,
+)
 
 DEADLINE_S = 20.0
 
@@ -38,7 +44,7 @@ def fake_workers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @contextmanager
 def running(reload: Callable[[Any], None] = lambda _: None, **settings: Any) -> Iterator[Workers]:
-    workers = Workers(read_plan(ServeSettings(workers=2, **settings)), Metrics())
+    workers = Workers(read_plan(ServeSettings(**{"workers": 2} | settings)), Metrics())
     with workers.running(reload):
         yield workers
 
@@ -51,11 +57,28 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def states(workers: Workers) -> list[dict[str, Any]]:
-    return sorted(workers.snapshots()[1:], key=lambda state: state["index"])
+    return sorted(workers.snapshots()[2:], key=lambda state: state["index"])
 
 
-def version(number: int) -> Version:
-    return Version(number, f"/models/{number}", None)
+def pids(workers: Workers) -> list[int]:
+    return [state["pid"] for state in states(workers)]
+
+
+def is_replaced(workers: Workers, pid: int) -> bool:
+    after = pids(workers)
+    return len(after) == 2 and pid not in after
+
+
+def version(number: int, path: str | Path = "/models") -> Version:
+    return Version(number, str(path), None)
+
+
+def kill_all(workers: Workers) -> None:
+    """Kill the workers, and return when all have others in their places."""
+    before = set(pids(workers))
+    for pid in before:
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: len(set(pids(workers)) - before) == len(before))
 
 
 def table(*serving: int) -> ModelTable:
@@ -85,12 +108,12 @@ def test_a_version_that_kills_its_loader_leaves_the_others_alone() -> None:
     with running() as workers:
         workers.load(1, "m", version(7))
         workers.publish({"m": table(7)}, {"m": {7: 1}})
-        pids = [state["pid"] for state in states(workers)]
+        before = pids(workers)
         with pytest.raises(FairwayError, match="the process that was to load it ended meanwhile"):
             workers.load(2, "m", version(DEADLY))
-        wait_for(lambda: len(states(workers)) == 2)
+        wait_for(lambda: is_replaced(workers, before[0]))
         after = states(workers)
-        assert len({*pids, *(state["pid"] for state in after)}) == 3
+        assert len({*before, *(state["pid"] for state in after)}) == 3
         assert [state["loaded"] for state in after] == [{1: 7}] * 2
 
 
@@ -101,9 +124,92 @@ def test_one_that_dies_is_started_again_with_what_the_others_have(caplog: pytest
         workers.publish({"m": table(8, 7)}, {"m": {7: 1, 8: 2}})
         victim = states(workers)[1]["pid"]
         os.kill(victim, signal.SIGKILL)
-        wait_for(lambda: len(states(workers)) == 2 and states(workers)[1]["pid"] != victim)
+        wait_for(lambda: is_replaced(workers, victim))
         assert states(workers)[1]["at_start"] == ([7, 8], {"m": (8, 7)})
         assert "worker 1 ended (SIGKILL); starting another one" in caplog.messages
+
+
+def test_what_no_worker_can_load_again_takes_no_other_down(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model"
+    path.touch()
+    with running() as workers:
+        workers.load(1, "a", version(7))
+        workers.load(2, "b", version(REFUSED_WITHOUT_FILE, path))
+        tables = {"a": table(7), "b": table(REFUSED_WITHOUT_FILE)}
+        workers.publish(tables, {"a": {7: 1}, "b": {REFUSED_WITHOUT_FILE: 2}})
+        assert workers.lost([1, 2]) == {}
+        path.unlink()
+        kill_all(workers)
+        assert [state["at_start"] for state in states(workers)] == [([7], {"a": (7,), "b": ()})] * 2
+        assert workers.lost([1, 2]) == {2: "its file is gone"}
+        assert workers._published[0]["b"].problem == "version 14 cannot be served: its file is gone"
+        assert "version 14 of b cannot be loaded again: its file is gone" in caplog.messages
+
+        # The deciding side may not know yet as it publishes for another reason.
+        workers.publish(tables, {"a": {7: 1}, "b": {REFUSED_WITHOUT_FILE: 2}})
+        assert [state["serving"] for state in states(workers)] == [{"a": (7,), "b": ()}] * 2
+        workers.drop(2)
+        assert workers.lost([1, 2]) == {}
+
+
+def test_a_worker_that_cannot_load_what_another_serves_waits(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "model"
+    path.touch()
+    with running() as workers:
+        workers.load(1, "m", version(REFUSED_WITHOUT_FILE, path))
+        workers.publish({"m": table(REFUSED_WITHOUT_FILE)}, {"m": {REFUSED_WITHOUT_FILE: 1}})
+        path.unlink()
+        os.kill(states(workers)[0]["pid"], signal.SIGKILL)
+        reason = "version 14 of m cannot be loaded again: its file is gone"
+        wait_for(lambda: f"worker 0 cannot start: {reason}" in caplog.messages)
+        assert [state["index"] for state in states(workers)] == [1]
+        assert workers.lost([1]) == {}
+        path.touch()
+        wait_for(lambda: len(states(workers)) == 2)
+        assert [state["serving"] for state in states(workers)] == [{"m": (REFUSED_WITHOUT_FILE,)}] * 2
+
+
+def test_what_kills_each_new_worker_is_given_up(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.touch()
+    with running() as workers:
+        workers.load(1, "m", version(7))
+        workers.load(2, "m", version(DEADLY_WITHOUT_FILE, path))
+        workers.publish({"m": table(DEADLY_WITHOUT_FILE, 7)}, {"m": {7: 1, DEADLY_WITHOUT_FILE: 2}})
+        path.unlink()
+        kill_all(workers)
+        assert [state["serving"] for state in states(workers)] == [{"m": (7,)}] * 2
+        assert workers.lost([1, 2]) == {2: "the process that was to load it again ended meanwhile"}
+
+
+def test_nothing_is_dropped_while_it_still_loads_elsewhere() -> None:
+    with running(workers=3) as workers:
+        slow = workers._workers[2].channel
+        ask = slow.ask
+
+        def ask_for_a_slow_one(name: str, *args: Any) -> Any:
+            return ask(name, *((*args[:2], version(SLOW)) if name == "load" else args))
+
+        slow.ask = ask_for_a_slow_one  # type: ignore[method-assign]
+        errors: list[FairwayError] = []
+
+        def load() -> None:
+            try:
+                workers.load(1, "m", version(REFUSED))
+            except FairwayError as err:
+                errors.append(err)
+
+        loading = threading.Thread(target=load)
+        loading.start()
+        wait_for(lambda: len(states(workers)) == 3 and states(workers)[2]["slow"])
+        slow.call("go_on")
+        loading.join(DEADLINE_S)
+        assert [err.message for err in errors] == ["it is unlucky"]
+        assert [state["loaded"] for state in states(workers)] == [{}] * 3
 
 
 def test_what_is_loaded_while_none_is_there_waits_for_the_next() -> None:
@@ -140,14 +246,58 @@ def test_any_worker_gets_the_counts_of_all() -> None:
 
 
 def test_a_stuck_worker_holds_up_no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SNAPSHOT_S", 0.5)
+    monkeypatch.setattr(module, "_SNAPSHOT_S", 0.1)
     with running() as workers:
         stuck = states(workers)[0]["pid"]
         os.kill(stuck, signal.SIGSTOP)
         try:
-            assert [state["index"] for state in states(workers)] == [1]
+            assert [state["index"] for state in states(workers)] == [0, 1]
         finally:
             os.kill(stuck, signal.SIGCONT)
+
+
+def test_what_a_worker_has_counted_outlives_it() -> None:
+    with running() as workers:
+
+        def answered() -> int:
+            return sum(snapshot["counters"].get(("answered",), 0) for snapshot in workers.snapshots())
+
+        assert answered() == 2
+        kill_all(workers)
+        assert answered() == 4
+        kill_all(workers)
+        assert answered() == 6
+        assert len(workers.snapshots()) == 4
+
+
+def test_one_that_is_stuck_is_replaced_although_nobody_wants_anything_of_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_PING_S", 0.01)
+    monkeypatch.setattr(module, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(module, "_SNAPSHOT_S", 0.1)
+    with running() as workers:
+        stuck = states(workers)[0]["pid"]
+        os.kill(stuck, signal.SIGSTOP)
+        wait_for(lambda: is_replaced(workers, stuck))
+        assert caplog.messages.count("worker 0 does not answer; killing it") == 1
+
+
+def test_a_load_survives_a_worker_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PING_S", 0.01)
+    monkeypatch.setattr(module, "_ANSWER_S", 0.5)
+    for index in (0, 1):
+        with running() as workers:
+            os.kill(states(workers)[index]["pid"], signal.SIGSTOP)
+            assert workers.load(1, "m", version(7)) == "nothing"
+            wait_for(lambda: [state["loaded"] for state in states(workers)] == [{1: 7}] * 2)
+
+
+def test_a_version_whose_load_stops_the_workers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    with running() as workers:
+        monkeypatch.setattr(workers, "_load_in", lambda *_: None)
+        with pytest.raises(FairwayError, match="stopped answering"):
+            workers.load(1, "m", version(7))
 
 
 def test_one_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +306,7 @@ def test_one_that_is_stuck_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
         stuck = states(workers)[0]["pid"]
         os.kill(stuck, signal.SIGSTOP)
         workers.publish({"m": table()}, {"m": {}})
-        wait_for(lambda: len(states(workers)) == 2 and states(workers)[0]["pid"] != stuck)
+        wait_for(lambda: is_replaced(workers, stuck))
         assert [state["serving"] for state in states(workers)] == [{"m": ()}] * 2
 
 

@@ -79,6 +79,33 @@ def test_the_old_version_serves_until_the_new_one_does_and_goes_when_no_request_
     assert [version.number for _, version in backend.loaded.values()] == [2]
 
 
+def test_what_no_process_has_any_more_is_tried_again_and_made_up_for(
+    model: OneModel, backend: FakeBackend, export: Path
+) -> None:
+    publish(export, 1)
+    publish(export, 2)
+    assert model.poll() == (2,)
+    backend.gone = {2: "its file is gone"}
+    backend.broken = {2: FairwayError("its file is gone")}
+    assert model.poll() == (1,)
+    assert VersionStatus(2, State.END, "its file is gone") in model.table.statuses
+
+    backend.gone, backend.broken = {}, {}
+    backend.now += 1
+    assert model.poll() == (2,)
+
+
+def test_what_fails_as_the_server_ends_is_no_failure(
+    model: OneModel, backend: FakeBackend, export: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    publish(export, 1)
+    backend.broken = {1: FairwayError("the server ends")}
+    backend.while_loading = model.versions.stop
+    model.poll()
+    assert backend.asked == [1]
+    assert caplog.messages == []
+
+
 def test_deleting_the_newest_rolls_back(model: OneModel, export: Path) -> None:
     publish(export, 1)
     newest = publish(export, 2)
