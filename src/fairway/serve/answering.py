@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 from fairway.serve.metrics import Metrics, render
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
     from fairway.serve.grpc import GrpcServer
 
 _MARGIN_S = 1.0
+_END_S = 3.0
+"""How long the end may take beyond the time for the requests in flight."""
+
+logger = logging.getLogger(__name__)
 
 
 class Answering:
@@ -117,7 +124,11 @@ class Answering:
 
 
 class _Stopping:
-    """Ends gRPC at the same time as REST; it blocks, so it has a thread."""
+    """Ends gRPC at the same time as REST; it blocks, so it has a thread.
+
+    The process ends some time later whatever it does then: a thread that hangs in a load, or in a model,
+    would keep it for ever.
+    """
 
     def __init__(self, grpc: GrpcServer, drain_s: float) -> None:
         self._drain_s = drain_s
@@ -125,10 +136,26 @@ class _Stopping:
         self._begun = False
 
     def begin(self) -> None:
-        self._begun = True
-        self._thread.start()
+        limit = threading.Timer(self._drain_s + _END_S, _end_now)
+        limit.daemon = True
+        limit.start()
+        self._stop_grpc()
 
     def wait(self) -> None:
         if not self._begun:
-            self.begin()
+            self._stop_grpc()
         self._thread.join(self._drain_s + _MARGIN_S)
+
+    def _stop_grpc(self) -> None:
+        self._begun = True
+        self._thread.start()
+
+
+def _end_now() -> None:
+    logger.warning("something still loads or computes; ending without waiting for it")
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            with suppress(OSError):
+                stream.flush()
+    os._exit(0)
