@@ -111,12 +111,19 @@ def _by_whom(port: int) -> str:
     import psutil  # only where something is wrong: it takes 20 ms to load
 
     try:
-        for connection in psutil.net_connections("tcp"):
-            listening = connection.status == psutil.CONN_LISTEN
-            if listening and getattr(connection.laddr, "port", 0) == port and connection.pid:
-                process = psutil.Process(connection.pid)
-                words = " ".join(process.cmdline())[:80]
-                return f" by process {connection.pid} ({words or process.name()})"
+        holders = {
+            int(connection.pid)
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+            and getattr(connection.laddr, "port", 0) == port
+            and connection.pid
+        }
+        if holders:
+            process = psutil.Process(min(holders))
+            if len(holders) > 1:  # they share it, and would be started again: who has started them is to end
+                process = process.parent() or process
+            words = " ".join(process.cmdline())[:80]
+            return f" by process {process.pid} ({words or process.name()})"
     except psutil.Error:
         pass  # another user's process: the system does not tell
     return ""
