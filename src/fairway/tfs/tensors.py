@@ -212,7 +212,7 @@ def _from_values(values: Any, type_: str, shape: tuple[int, ...], name: str) -> 
     flat = _objects(values) if type_ == "DT_STRING" else _numbers(values, type_, name)
     if given == size:
         return flat
-    last = flat[-1] if given else (b"" if type_ == "DT_STRING" else 0)
+    last: Any = flat[-1] if given else (b"" if type_ == "DT_STRING" else 0)
     # What computes strings copies each.
     itemsize = flat.itemsize + (len(last) if type_ == "DT_STRING" else 0)
     if (size - given) * itemsize > _MAX_REPEATED_BYTES:
