@@ -280,14 +280,14 @@ class ServeSettings(Settings):
     host: Host = "127.0.0.1"
 
     def __post_init__(self) -> None:
-        """Check each value, and that the model has a name and a base path.
+        """Check each value, and that the model has a name and a base path where no file has them.
 
         Raises:
             UsageError: a value lies outside its range, or one of these is empty.
         """
         super().__post_init__()
         for name in ("model_name", "model_base_path"):
-            if not getattr(self, name):
+            if not getattr(self, name) and not self.model_config_file:
                 raise UsageError(
                     f"{name} is empty",
                     hint=f"Set it with --{name} or {environment_variable(name)}, or leave both out.",

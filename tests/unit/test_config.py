@@ -47,6 +47,7 @@ def test_the_served_model_has_a_name_and_a_place(name: str) -> None:
     with pytest.raises(UsageError, match=f"{name} is empty") as caught:
         ServeSettings(**empty)
     assert f"--{name} or TF_{name.upper()}" in caught.value.hint
+    ServeSettings(model_config_file="models.config", **empty)
 
 
 def test_range_reads_as_a_sentence() -> None:
