@@ -1,7 +1,10 @@
-"""What can be wrong before the first request."""
+"""What can be wrong before the first request, and after the last."""
 
+import os
 import re
+import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -112,3 +115,46 @@ def test_a_store_whose_extra_is_not_installed(monkeypatch: pytest.MonkeyPatch, t
         run(settings(model_base_path="s3://bucket/models"))
 
     assert "fairway[s3]" in caught.value.hint
+
+
+# A thread that the interpreter waits for, as a load does that was asked for over gRPC.
+STUCK = """
+import sys, threading
+from fairway.config import ServeSettings
+from fairway.serve import answering, server
+import logging
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+answering._END_S = 0.1
+threading.Thread(target=threading.Event().wait).start()
+server.run(ServeSettings(port=0, rest_api_port=0, model_base_path=sys.argv[1], drain_seconds=0.1))
+"""
+
+
+def test_a_load_that_never_ends_does_not_keep_the_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUCK, str(tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            for line in process.stderr:
+                if "gRPC answers" in line:
+                    process.send_signal(signal.SIGTERM)
+                    break
+            assert process.wait(30) == 0
+            assert "ending without waiting for it" in process.stderr.read()
+        finally:
+            process.kill()
+
+
+@pytest.mark.parametrize("closed", ["", "<&-", ">&-", "<&- >&- 2>&-"])
+def test_a_server_without_stdin_stdout_and_stderr(tmp_path: Path, closed: str) -> None:
+    program = (
+        "import os, sys\n"
+        "from fairway.serve.server import _open_missing_descriptors\n"
+        "_open_missing_descriptors()\n"
+        "new = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)\n"
+        "os.write(new, repr((new > 2, [os.get_inheritable(number) for number in range(3)])).encode())\n"
+    )
+    found = tmp_path / "found"
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program, str(found)]
+    subprocess.run(command, check=True, timeout=60, env=os.environ)
+    assert found.read_text() == repr((True, [True] * 3))
