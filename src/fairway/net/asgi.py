@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import math
 import resource
 import signal
 import socket
@@ -63,9 +62,8 @@ def run_app(
         server_header=False,
         backlog=BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=math.ceil(drain_s),
     )
-    _Server(config, announcement, started, stopping).run(sockets=[listener])
+    _Server(config, announcement, drain_s, started, stopping).run(sockets=[listener])
 
 
 def _allow_open_files() -> None:
@@ -83,11 +81,13 @@ class _Server(uvicorn.Server):
         self,
         config: uvicorn.Config,
         announcement: str,
+        drain_s: float,
         started: Callable[[], None] | None,
         stopping: Callable[[], None] | None,
     ) -> None:
         super().__init__(config)
         self._announcement = announcement
+        self._drain_s = drain_s
         self._started = started
         self._stopping = stopping
 
@@ -100,6 +100,21 @@ class _Server(uvicorn.Server):
             log.info("%s", self._announcement)
         if self._started:
             self._started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for listener in (*self.servers, *(sockets or ())):
+            listener.close()
+        await asyncio.sleep(0)  # until the connections that have been accepted are among those here
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        try:
+            async with asyncio.timeout(self._drain_s):
+                await self._wait_tasks_to_complete()
+        except TimeoutError:
+            for task in list(self.server_state.tasks):
+                task.cancel()
+        if not self.force_exit:
+            await self.lifespan.shutdown()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._stopping and not self.should_exit:

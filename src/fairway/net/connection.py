@@ -1,16 +1,20 @@
 """A client's connection over HTTP: uvicorn's, which waits for ever and takes what comes, with limits on both.
 
 Size is limited for the head of a request, its first line and headers: of the body an application knows the
-limits. Applications find in the scope's state, as `fairway.gone`, a function that tells whether the client
-has hung up; any thread may call it.
+limits. Who sends requests without waiting for the replies has them read one after the other. Applications
+find in the scope's state, as `fairway.gone`, a function that tells whether the client has hung up; any thread
+may call it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+from collections import deque
 from typing import Any, Literal
 
+import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 # As much as nginx takes by default in all: four buffers of 8 KiB each, and one of 1 KiB.
@@ -19,6 +23,16 @@ MAX_HEAD_BYTES = 33 * 1024
 # nginx's default, too: client_header_timeout.
 HEAD_TIMEOUT_S = 60.0
 BODY_TIMEOUT_S = 60.0
+# How long a server that ends waits for the next request of a client, to tell it in the reply.
+ENDING_S = 0.5
+
+# So much is parsed at least, and then up to where a head may end: the shortest request has 18 bytes, so that
+# no more than 58 come to wait for the reply to the first.
+_PIECE_BYTES = 1024
+_HEAD_END = b"\r\n\r\n"
+NOWHERE: deque[tuple[bytes, bytes]] = deque(maxlen=0)
+
+NOT_HTTP = "Invalid HTTP request received."
 
 _Part = Literal["head", "body"]
 
@@ -31,34 +45,116 @@ class Connection(HttpToolsProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.flow: _Flow
         self._head_bytes = 0
         self._awaited: _Part | None = None
         self._answered: RequestResponseCycle | None = None
         self._deadline: asyncio.TimerHandle | None = None
+        self._unread = b""  # what has come behind a request that waits
+        self._is_offer = False
+        self._is_ending = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the first request, for a limited time."""
         super().connection_made(transport)
+        self.flow = _Flow(transport)
         self.app_state = {**self.app_state, "fairway.gone": transport.is_closing}
         self._wait_for("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._wait_for(None)
+        self._unread = b""
         super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """Close with the reply to the last request that has come, or to one that comes soon."""
+        self._is_ending = True
+        if not self._close_with_reply():
+            self.loop.call_later(ENDING_S, self._close_if_idle)
+
+    def _close_with_reply(self) -> bool:
+        """Announce the end with the reply to the last request; return whether there is one."""
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        if not self.flow.held:  # else more requests may follow
+            self.cycle.keep_alive = False
+        return True
+
+    def _close_if_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Take what the client sends; what it sends at once with the beginning of a head is not counted."""
+        self._unset_keepalive_if_required()
         before = self.scope
-        if self._missing() != "body" and b"pgrade:" in data[: data.find(b"\r\n\r\n")]:
-            data = _without_upgrade(data)
         self._feed(data)
-        missing = self._missing()
+        if self._is_ending:
+            self._close_with_reply()
+        missing = None if self.flow.held else self._missing()
         if (missing or self._awaited) and not self.transport.is_closing():
             self._follow(missing, len(data), same=before is self.scope)
 
     def _feed(self, data: bytes) -> None:
-        super().data_received(data)
+        """Parse what has come until a request has to wait for the reply to another."""
+        start = 0
+        while (end := data.find(_HEAD_END, start + _PIECE_BYTES)) >= 0:
+            end += len(_HEAD_END)
+            self._parse(data[start:end])
+            start = end
+            if self.pipeline or self.transport.is_closing():
+                break
+        else:
+            self._parse(data[start:])
+        if self.pipeline and not self.transport.is_closing():
+            self._unread = data[start:] if end >= 0 else b""
+            self.flow.hold()
+
+    def on_response_complete(self) -> None:
+        """Go on with the next request; read on if it is the last that has been parsed."""
+        super().on_response_complete()
+        if self.flow.held and not self.pipeline and not self.transport.is_closing():
+            self.flow.held = False
+            data, self._unread = self._unread, b""
+            self.data_received(data)
+            self.flow.resume_reading()
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stop:
+            self._decline_offer(data[stop.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response(NOT_HTTP)
+
+    def on_headers_complete(self) -> None:
+        """Begin to answer; what has headers behind its body, as chunks may, has them for nothing."""
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._is_offer = True
+            return
+        super().on_headers_complete()
+        self.headers = NOWHERE  # type: ignore[assignment]
+
+    def on_message_complete(self) -> None:
+        """Let the body end, except where it has not begun."""
+        if not self._is_offer:
+            super().on_message_complete()
+
+    def _decline_offer(self, rest: bytes) -> None:
+        """Parse a head again without its offer to speak another protocol, and then what follows.
+
+        Servers may ignore such offers (RFC 9110, 7.8), but the parser takes what follows the head for the
+        other protocol. Java's HttpClient offers HTTP/2 with requests that have a body, too.
+        """
+        if not self._is_offer:
+            self.send_400_response(NOT_HTTP)
+            return
+        self._is_offer = False
+        lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        version = self.parser.get_http_version().encode()
+        first = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)
+        self._parse(b"%s%s\r\n%s" % (first, b"".join(lines), rest))
 
     def _missing(self) -> _Part | None:
         """Return what the client still has to send before it can be answered; `None` if it is our turn."""
@@ -135,12 +231,17 @@ class Connection(HttpToolsProtocol):
         )
 
 
-def _without_upgrade(data: bytes) -> bytes:
-    """Hide an offer to speak another protocol, which servers may ignore (RFC 9110, 7.8).
+class _Flow(FlowControl):
+    """Flow control that does not read on as long as requests wait: uvicorn does so after each reply."""
 
-    The parser would stop behind the head. Java's HttpClient offers HTTP/2 with each request, bodies too.
-    """
-    head, end, rest = data.partition(b"\r\n\r\n")
-    return (
-        head.replace(b"\r\nUpgrade:", b"\r\nIgnored:").replace(b"\r\nupgrade:", b"\r\nignored:") + end + rest
-    )
+    def __init__(self, transport: asyncio.Transport) -> None:
+        super().__init__(transport)
+        self.held = False
+
+    def hold(self) -> None:
+        self.held = True
+        self.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self.held:
+            super().resume_reading()

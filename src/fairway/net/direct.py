@@ -7,14 +7,17 @@ it does not answer goes ASGI's way.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from fairway.net.connection import Connection
+import httptools
+
+from fairway.net.connection import NOT_HTTP, NOWHERE, Connection
 
 Headers = list[tuple[bytes, bytes]]
-AnswerAtOnce = Callable[[bytes, Headers, bytes, str], tuple[bytes, bytes] | None]
-"""Takes the target as it was sent, headers with names in lower case, the body and the client's address.
+AnswerAtOnce = Callable[[bytes, Headers, bytes, str, MutableMapping[str, Any]], tuple[bytes, bytes] | None]
+"""Takes the target, a path, as it was sent, headers with names in lower case, the body, the client's address
+and the state of the scope, where it may leave what it has found out for ASGI's way.
 
 Returns lines of headers that are to come with status 200, each with its end, and a body that is not empty;
 `None`: the request goes ASGI's way. It must neither block nor raise.
@@ -39,6 +42,7 @@ class DirectConnection(Connection):
         """Hold a request back until its body is there; else begin to answer it as uvicorn does."""
         if self._may_be_answered():
             self._held = []
+            self.headers = NOWHERE  # type: ignore[assignment]
         else:
             super().on_headers_complete()
 
@@ -54,8 +58,10 @@ class DirectConnection(Connection):
         if self._held is None:
             super().on_message_complete()
             return
-        held = self._held
-        answer = self._answer(self.url, self.headers, b"".join(held), self.client[0] if self.client else "")
+        scope: Any = self.scope
+        body = b"".join(self._held)
+        peer = self.client[0] if self.client else ""
+        answer = self._answer(self.url, scope["headers"], body, peer, scope["state"])
         if answer is None:
             self._let_go()
             super().on_message_complete()
@@ -63,14 +69,22 @@ class DirectConnection(Connection):
         self._held, self._is_idle = None, True
         self.server_state.total_requests += 1
         self._write(*answer)
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self.timeout_keep_alive, self.timeout_keep_alive_handler
-        )
 
     def _feed(self, data: bytes) -> None:
         super()._feed(data)
-        if self._held is not None:  # the rest of its body is still to come, and may take its time
+        if self._is_idle:
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
+        elif self._held is not None and not self.transport.is_closing():
+            self._let_go_unfinished()
+
+    def _let_go_unfinished(self) -> None:
+        # The rest of the body is still to come, and may take its time.
+        try:
             self._let_go()
+        except httptools.HttpParserError:
+            self.send_400_response(NOT_HTTP)
 
     def _may_be_answered(self) -> bool:
         return (
@@ -81,6 +95,9 @@ class DirectConnection(Connection):
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
             and not self.flow.write_paused
+            and not self._is_ending
+            and self.url[:1] == b"/"
+            and self.url.isascii()  # of others uvicorn makes nothing
         )
 
     def _let_go(self) -> None:

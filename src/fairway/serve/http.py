@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fairway.serve.body import Body, BodyError, Receive, inflate
 from fairway.serve.versions.models import Models
 from fairway.tfs.request import ModelSpec
-from fairway.tfs.rest import error_json, format_predict, parse_predict
+from fairway.tfs.rest import RestPredict, error_json, format_predict, parse_predict
 from fairway.tfs.routes import Route, parse_route
 from fairway.tfs.signatures import metadata_json
 from fairway.tfs.status import Code, RequestError
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 # What is larger is parsed and written by a thread: it takes the event loop up to a millisecond.
 _INLINE_BYTES = 256 * 1024
 _RETRY_AFTER_S = 1
+# Where a scope's state has what `answer_at_once` has parsed.
+_PARSED = "fairway.parsed"
 
 logger = logging.getLogger(__name__)
 
@@ -72,10 +74,17 @@ class _Reply(NamedTuple):
     headers: _Headers = ()
 
 
+class _Parsed(NamedTuple):
+    """A request that has been parsed, but was not answered at once."""
+
+    servable: Servable
+    predict: RestPredict
+
+
 class _Exchange:
     """One request: what was asked, and what the log and the metrics are told of it."""
 
-    __slots__ = ("gone", "headers", "method", "path", "receive", "route", "size")
+    __slots__ = ("gone", "headers", "method", "parsed", "path", "receive", "route", "size")
 
     def __init__(self, scope: MutableMapping[str, Any], receive: Receive) -> None:
         self.method: str = scope["method"]
@@ -84,7 +93,9 @@ class _Exchange:
         self.receive = receive
         self.route: Route | None = None
         self.size = 0
-        self.gone: Callable[[], bool] = scope.get("state", {}).get("fairway.gone", _stays)
+        state: Mapping[str, Any] = scope.get("state", {})
+        self.gone: Callable[[], bool] = state.get("fairway.gone", _stays)
+        self.parsed: _Parsed | None = state.get(_PARSED)
 
 
 class App:
@@ -141,13 +152,20 @@ class App:
         self._record(exchange, reply, time.monotonic() - start, scope)
 
     def answer_at_once(
-        self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: str
+        self,
+        target: bytes,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+        peer: str,
+        state: MutableMapping[str, Any],
     ) -> tuple[bytes, bytes] | None:
         """Answer a small prediction that needs no thread; see `net.direct`.
 
         Whatever is not as it should be is left to `__call__`, which finds the words for it.
         """
-        if len(body) > _INLINE_BYTES or any(name == b"content-encoding" for name, _ in headers):
+        if not self._predictor.computes_at_once or len(body) > _INLINE_BYTES:
+            return None
+        if any(name == b"content-encoding" for name, _ in headers):
             return None
         start = time.monotonic()
         try:
@@ -155,9 +173,10 @@ class App:
             servable = self._models.find(route.spec)
             if route.action != "predict" or not servable.lite:
                 return None
-            request, row_form = parse_predict(body, servable.signatures)
+            request, row_form = predict = parse_predict(body, servable.signatures)
             outputs = self._predictor.compute_at_once(servable, request)
             if outputs is None or _size(outputs) > _INLINE_BYTES:
+                state[_PARSED] = _Parsed(servable, predict)
                 return None
             reply = format_predict(outputs, row_form)
         except Exception:  # which `__call__` meets again, and tells the client or the log
@@ -236,7 +255,10 @@ class App:
         servable = self._models.find(spec)
         if action != "predict":
             return await self._use_examples(action, servable, exchange, body, deadline)
-        request, row_form = await self._run(len(body), parse_predict, body, servable.signatures)
+        if exchange.parsed and exchange.parsed.servable is servable:
+            request, row_form = exchange.parsed.predict
+        else:
+            request, row_form = await self._run(len(body), parse_predict, body, servable.signatures)
         outputs = await self._predictor.predict(servable, request, deadline, exchange.gone)
         return await self._run(_size(outputs), format_predict, outputs, row_form)
 
@@ -267,7 +289,7 @@ class App:
     async def _ready(self) -> _Reply:
         content: dict[str, Any] = {"status": "ready", "models": self._models.serving}
         problems = self._models.problems
-        if not problems:
+        if content["models"] and not problems:  # without any model nothing is answered: gRPC's health, too
             return _Reply(orjson.dumps(content))
         content |= {"status": "not ready", "problems": problems}
         return _Reply(orjson.dumps(content), 503, Code.UNAVAILABLE)

@@ -18,9 +18,11 @@ from fairway.net.connection import MAX_HEAD_BYTES, Connection
 Exchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 POST = b"POST / HTTP/1.1\r\nhost: m\r\ncontent-length: 3\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: m\r\n"
+LATER = b"GET /later HTTP/1.1\r\nhost: m\r\n\r\n"
 
 # What the application has learnt of clients that hung up.
 gone: list[bool] = []
+state = ServerState()
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -47,15 +49,16 @@ def converse(exchange: Exchange) -> None:
     async def run() -> None:
         config = uvicorn.Config(app, http=Connection, ws="none", log_config=None, lifespan="off")
         config.load()
-        state = ServerState()
         server = await asyncio.get_running_loop().create_server(
             lambda: Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        async with asyncio.timeout(10):
-            await exchange(reader, writer)
-        writer.close()
-        server.close()
+        try:
+            async with asyncio.timeout(10):
+                await exchange(reader, writer)
+        finally:
+            writer.close()
+            server.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
@@ -209,35 +212,137 @@ def test_a_client_that_waits_to_be_told_to_go_on() -> None:
     converse(exchange)
 
 
-@pytest.mark.parametrize("name", [b"Upgrade", b"upgrade"])
-def test_an_offer_to_speak_another_protocol_is_ignored(name: bytes) -> None:
+def offering(name: bytes) -> bytes:
+    """Return a POST that offers to speak another protocol."""
     offer = b"connection: Upgrade, HTTP2-Settings\r\n" + name + b": h2c\r\nhttp2-settings: AAEAAEAA\r\n"
+    return POST.replace(b"content-length", offer + b"content-length") + b"abc"
 
+
+@pytest.mark.parametrize("name", [b"Upgrade", b"UPGRADE"])
+def test_an_offer_to_speak_another_protocol_is_ignored(name: bytes) -> None:
     async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         for _ in range(2):
-            writer.write(POST.replace(b"content-length", offer + b"content-length") + b"abc")
+            writer.write(offering(name))
             assert await read_reply(reader) == (200, b"3")
-        writer.write(POST[:-4] + b"\r\nx: upgrade:\r\n\r\n" + b"abc")
+        writer.write(2 * (POST + b"abc" + offering(name)) + GET + b"\r\n")
+        assert [await read_reply(reader) for _ in range(5)] == 4 * [(200, b"3")] + [(200, b"0")]
+
+    converse(exchange)
+
+
+@pytest.mark.parametrize("mark", [b"pgrade, HTTP2", b"pgrade: h2c", b": h2c", b"\r\n\r\n", b"\n\r\n", b"bc"])
+def test_an_offer_to_speak_another_protocol_in_two_pieces(mark: bytes) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = offering(b"Upgrade")
+        cut = request.index(mark)
+        writer.write(request[:cut])
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.write(request[cut:])
         assert await read_reply(reader) == (200, b"3")
 
     converse(exchange)
 
 
-def test_a_body_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[bytes] = []
-    monkeypatch.setattr(connection, "_without_upgrade", calls.append)
-
+def test_who_asks_for_a_tunnel_is_refused() -> None:
     async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        body = b"\r\nupgrade: x\r\n\r\n"
-        writer.write(POST.replace(b"3", b"%d" % (2 * len(body))) + body)
-        await writer.drain()
-        await asyncio.sleep(0.05)
-        writer.write(body)
-        assert await read_reply(reader) == (200, b"%d" % (2 * len(body)))
+        writer.write(b"CONNECT m:80 HTTP/1.1\r\nhost: m\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n")
+        assert (await read_reply(reader))[0] == 400
 
     converse(exchange)
 
-    assert calls == []
+
+def waiting() -> int:
+    """Return how many requests wait on the connection for the reply to another."""
+    [each] = state.connections
+    return len(each.pipeline)  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [LATER, POST + b"abc", POST.replace(b"3", b"70000") + 70_000 * b"x"],
+    ids=["get", "post", "large"],
+)
+def test_a_client_that_does_not_read_is_not_read_from(request_: bytes) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(request_)
+        await read_reply(reader)
+        [each] = state.connections
+        each.pause_writing()  # as the transport does
+        count = 400_000 // len(request_)
+        writer.write(count * request_)
+        while each.transport.is_reading():
+            await asyncio.sleep(0)
+        assert waiting() < 60
+        each.resume_writing()
+        for _ in range(count):
+            assert (await read_reply(reader))[0] == 200
+            assert waiting() < 60
+        assert each.transport.is_reading()
+
+    converse(exchange)
+
+
+def test_requests_in_one_piece_are_read_one_after_the_other() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"".join(POST.replace(b"3", b"%d" % size) + size * b"x" for size in range(100, 300)))
+        for size in range(100, 300):
+            assert await read_reply(reader) == (200, b"%d" % size)
+            assert waiting() < 20
+
+    converse(exchange)
+
+
+def end() -> None:
+    """Tell the connections that the server ends."""
+    for each in list(state.connections):
+        each.shutdown()
+
+
+def test_the_last_reply_announces_that_the_server_ends() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(200 * LATER)  # more than are parsed at once
+        await reader.readuntil(b"\r\n\r\n")
+        end()
+        *others, last = (await reader.read()).split(b"HTTP/1.1 200")[1:]
+        assert len(others) == 198
+        assert b"connection: close" not in b"".join(others)
+        assert b"connection: close" in last
+
+    converse(exchange)
+
+
+@pytest.mark.parametrize("cut", [0, 10, len(POST), len(POST) + 1])
+def test_a_request_that_comes_while_the_server_ends(cut: int) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = POST + b"abc"
+        writer.write(request + request[:cut])
+        await read_reply(reader)
+        end()
+        writer.write(request[cut:])
+        reply = await reader.read()
+        assert reply.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in reply
+
+    converse(exchange)
+
+
+@pytest.mark.parametrize("before", [b"", GET + b"\r\n"])
+def test_an_idle_connection_is_closed_when_the_server_ends(
+    before: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "ENDING_S", 0.05)
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(before)
+        if before:
+            await read_reply(reader)
+        while not state.connections:
+            await asyncio.sleep(0)
+        end()
+        assert await reader.read() == b""
+
+    converse(exchange)
 
 
 def test_empty_lines_are_not_a_request(monkeypatch: pytest.MonkeyPatch) -> None:

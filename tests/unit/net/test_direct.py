@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from fairway.net.direct import DirectConnection
 
 Exchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 POST = b"POST /m HTTP/1.1\r\nhost: m\r\ncontent-length: 3\r\n\r\nabc"
+state = ServerState()
+state.default_headers = [(b"date", b"today")]
 LATER = POST.replace(b"/m", b"/later")
 
 
@@ -24,14 +27,17 @@ class App:
     """Says which way a request has gone; for /later ASGI's, and not before the next turn of the loop."""
 
     def answer_at_once(
-        self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: str
+        self, target: bytes, headers: list[tuple[bytes, bytes]], body: bytes, peer: str, state: Any
     ) -> tuple[bytes, bytes] | None:
         assert peer == "127.0.0.1"
         assert dict(headers)[b"host"] == b"m"
+        assert b"content-encoding" not in dict(headers)
+        state["left"] = b"left "
         return None if target == b"/later" else (b"x-way: direct\r\n", b"direct " + body)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        body, more = b"asgi ", True
+        body, more = b"asgi " + scope["state"].get("left", b""), True
+        assert b"content-encoding" not in dict(scope["headers"])
         while more:
             message = await receive()
             body += message["body"]
@@ -52,16 +58,16 @@ def converse(exchange: Exchange, keep_alive_s: float = 5) -> None:
         )
         config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
         config.load()
-        state = ServerState()
-        state.default_headers = [(b"date", b"today")]
         server = await asyncio.get_running_loop().create_server(
             lambda: DirectConnection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        async with asyncio.timeout(10):
-            await exchange(reader, writer)
-        writer.close()
-        server.close()
+        try:
+            async with asyncio.timeout(10):
+                await exchange(reader, writer)
+        finally:
+            writer.close()
+            server.close()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run())
@@ -100,7 +106,7 @@ def test_the_reply_is_whole() -> None:
 
 
 def test_what_it_does_not_answer_goes_the_usual_way() -> None:
-    assert replies_to(LATER) == [b"asgi abc"]
+    assert replies_to(LATER) == [b"asgi left abc"]
 
 
 @pytest.mark.parametrize("cut", [10, len(POST) - 3, len(POST) - 1])
@@ -114,17 +120,39 @@ def test_a_body_in_chunks() -> None:
     assert replies_to(head + b"\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n") == [b"direct abc"]
 
 
+@pytest.mark.parametrize("path", [b"/m", b"/later"])
+def test_what_comes_behind_the_body_is_not_a_header(path: bytes) -> None:
+    head = POST.partition(b"\r\n\r\n")[0].replace(b"content-length: 3", b"transfer-encoding: chunked")
+    chunks = b"\r\n\r\n3\r\nabc\r\n0\r\ncontent-encoding: br\r\n\r\n"
+    [reply, _] = replies_to(head.replace(b"/m", path) + chunks, POST, count=2)
+    assert reply == (b"direct abc" if path == b"/m" else b"asgi left abc")
+
+
+@pytest.mark.parametrize("target", [b"http://m", b"http://m:99999999/m", b"?m"])
+@pytest.mark.parametrize("cut", [0, 3])
+def test_what_is_no_path_is_refused(target: bytes, cut: int) -> None:
+    request = POST.replace(b"/m", target)
+    [reply] = replies_to(request[:-cut] if cut else request)
+    assert reply == b'{"error": "Invalid HTTP request received."}'
+
+
+def test_many_that_come_together_are_all_answered_at_once() -> None:
+    assert replies_to(100 * POST, count=100) == 100 * [b"direct abc"]
+    long = POST.replace(b"3", b"3000") + b"x" * 2997
+    assert replies_to(20 * long, count=20) == 20 * [b"direct abc" + b"x" * 2997]
+
+
 def test_what_comes_together_is_answered_in_order() -> None:
     assert replies_to(POST + LATER + POST + POST[:-1], b"d", count=4) == [
         b"direct abc",
-        b"asgi abc",
+        b"asgi left abc",
         b"asgi abc",
         b"asgi abd",
     ]
 
 
 def test_after_the_usual_way_it_answers_again() -> None:
-    assert replies_to(LATER, POST, count=2) == [b"asgi abc", b"direct abc"]
+    assert replies_to(LATER, POST, count=2) == [b"asgi left abc", b"direct abc"]
 
 
 @pytest.mark.parametrize(
@@ -146,6 +174,24 @@ def test_who_waits_for_permission_to_send_a_body_gets_it() -> None:
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
         writer.write(b"abc")
         assert (await read_reply(reader))[1] == b"asgi abc"
+
+    converse(exchange)
+
+
+def test_a_client_that_does_not_read_is_not_read_from() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST)
+        await read_reply(reader)
+        [each] = state.connections
+        each.pause_writing()  # as the transport does
+        count = 400_000 // len(POST)
+        writer.write(count * POST)
+        while each.transport.is_reading():
+            await asyncio.sleep(0)
+        assert len(each.pipeline) < 60  # type: ignore[union-attr]
+        each.resume_writing()
+        for _ in range(count):
+            assert (await read_reply(reader))[1] == b"asgi abc"
 
     converse(exchange)
 
@@ -178,5 +224,54 @@ def test_the_size_of_heads_does_not_add_up() -> None:
         for _ in range(2 * MAX_HEAD_BYTES // len(long)):
             writer.write(long)
             assert (await read_reply(reader))[1] == b"direct abc"
+
+    converse(exchange)
+
+
+@pytest.mark.parametrize("pieces", [[POST, b"\r\n"], [POST + POST], [POST + POST, b"\r\n"]])
+def test_an_idle_connection_has_one_timer(pieces: list[bytes]) -> None:
+    timers: list[asyncio.TimerHandle] = []
+
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        loop = asyncio.get_running_loop()
+        [each] = state.connections
+        call_later = loop.call_later
+
+        def note(*args: Any) -> asyncio.TimerHandle:
+            timers.append(call_later(*args))
+            return timers[-1]
+
+        each.loop = SimpleNamespace(call_later=note, create_task=loop.create_task)  # type: ignore[union-attr,assignment]
+        for piece in pieces:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(0.01)
+        [timer] = [timer for timer in timers if not timer.cancelled()]
+        assert timer is each.timeout_keep_alive_task  # type: ignore[union-attr]
+
+    converse(exchange)
+
+
+def test_a_request_that_is_being_answered_is_not_idle() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST + POST[:-1])
+        await read_reply(reader)
+        await asyncio.sleep(0.1)
+        writer.write(b"d")
+        assert (await read_reply(reader))[1] == b"asgi abd"
+
+    converse(exchange, keep_alive_s=0.05)
+
+
+def test_the_reply_announces_that_the_server_ends() -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(POST)
+        await read_reply(reader)
+        for each in list(state.connections):
+            each.shutdown()
+        writer.write(2 * POST)
+        first, last = (await reader.read()).split(b"HTTP/1.1 200")[1:]
+        assert b"connection: close" not in first
+        assert b"connection: close" in last
 
     converse(exchange)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fairway.serve import http
 from fairway.serve.access import AccessLog
 from fairway.serve.body import MAX_BODY_BYTES
 from fairway.serve.compute.predictor import Predictor
@@ -20,6 +21,7 @@ from fairway.serve.http import App, HttpOptions
 from fairway.serve.metrics import Metrics
 from fairway.serve.versions.models import Models
 from fairway.tfs.request import ModelSpec, PredictRequest
+from fairway.tfs.rest import RestPredict, parse_predict
 from fairway.tfs.signatures import Signature, TensorSpec
 from fairway.tfs.status import Code, RequestError
 from fairway.tfs.versions import State, VersionStatus
@@ -82,6 +84,7 @@ class FakePredictor:
     admitted: list[int] = field(default_factory=list)
     offloaded: list[str] = field(default_factory=list)
     pending: int = 0
+    computes_at_once: bool = True
 
     @contextmanager
     def admit(self, size: int) -> Iterator[None]:
@@ -156,6 +159,8 @@ class Client:
     predictor: FakePredictor = field(default_factory=FakePredictor)
     metrics: FakeMetrics = field(default_factory=FakeMetrics)
     access: FakeAccess = field(default_factory=FakeAccess)
+    # Of the next request's scope.
+    state: dict[str, Any] = field(default_factory=dict)
 
     def app(self, metrics_text: Any = None) -> App:
         return App(
@@ -170,7 +175,7 @@ class Client:
     def at_once(self, body: bytes, path: str = "/v1/models/half:predict", **headers: str) -> bytes | None:
         """Return the body of what is answered at once, if it is."""
         named = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
-        answer = self.app().answer_at_once(path.encode(), named, body, "10.0.0.1")
+        answer = self.app().answer_at_once(path.encode(), named, body, "10.0.0.1", self.state)
         return answer and answer[1]
 
     def request(
@@ -209,7 +214,7 @@ class Client:
             "raw_path": path.encode(),
             "client": ("10.0.0.1", 5),
             "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
-            "state": {"fairway.gone": lambda: gone},
+            "state": {**self.state, "fairway.gone": lambda: gone},
         }
 
         async def run() -> None:
@@ -521,6 +526,42 @@ def test_what_the_model_cannot_compute_at_once_is_not_answered_so(client: Client
     client.predictor.hangs = False
     cast(FakeServable, client.models.servable).lite = False
     assert client.at_once(b'{"instances": [1]}') is None
+
+
+@pytest.fixture
+def parsed(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """Return a list of the bodies that are parsed."""
+    bodies: list[bytes] = []
+
+    def parse(body: bytes, signatures: Mapping[str, Signature]) -> RestPredict:
+        bodies.append(body)
+        return parse_predict(body, signatures)
+
+    monkeypatch.setattr(http, "parse_predict", parse)
+    return bodies
+
+
+def test_what_is_not_answered_at_once_is_not_parsed_again(client: Client, parsed: list[bytes]) -> None:
+    body = b'{"instances": [1]}'
+    client.predictor.hangs = True
+    client.at_once(body)
+    client.predictor.hangs = False
+
+    assert client.predict(body) == (200, {"predictions": [2.5]})
+    assert parsed == [body]
+
+    client.models.servable = FakeServable()  # whose signatures may be others
+    client.predict(body)
+    assert parsed == [body, body]
+
+
+def test_nothing_is_parsed_at_once_where_requests_are_to_wait_for_each_other(
+    client: Client, parsed: list[bytes]
+) -> None:
+    client.predictor.computes_at_once = False
+
+    assert client.at_once(b'{"instances": [1]}') is None
+    assert parsed == []
 
 
 def test_a_bug_is_logged_and_not_shown(client: Client, caplog: pytest.LogCaptureFixture) -> None:

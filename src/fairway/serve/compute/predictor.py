@@ -43,6 +43,10 @@ class Predictor:
         max_pending: Predictions at a time.
         batching: TensorFlow Serving's parameters, where the user wants requests to wait for each other.
         metrics: Gets what was computed together.
+
+    Attributes:
+        pending: Predictions that have been taken on.
+        computes_at_once: Whether `compute_at_once` ever does.
     """
 
     def __init__(
@@ -52,7 +56,7 @@ class Predictor:
         self._pending_bytes = 0
         self._max_pending = max_pending
         self._counting = threading.Lock()
-        self._computes_at_once = batching is None
+        self.computes_at_once = batching is None
         self._batcher = Batcher(threads, batching, metrics)
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="offload")
 
@@ -101,7 +105,7 @@ class Predictor:
         Raises:
             RequestError: the model cannot compute it.
         """
-        if not self._computes_at_once or servable.seconds(request) >= _AT_ONCE_S:
+        if not self.computes_at_once or servable.seconds(request) >= _AT_ONCE_S:
             return None
         return servable.run_if_free(request)
 
