@@ -22,11 +22,11 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from fairway.errors import FairwayError, UsageError, first_line
-from fairway.net.ports import available, claim_port
+from fairway.net.ports import available, listen
 from fairway.serve.body import MAX_BODY_BYTES
 from fairway.serve.health import SERVICE as HEALTH_SERVICE
 from fairway.serve.health import Health
-from fairway.serve.rpc import MODEL_SERVICE, PREDICTION_SERVICE, Method, Reload, Services
+from fairway.serve.rpc import MODEL_SERVICE, PREDICTION_SERVICE, Method, Reload, Services, UnderWay
 from fairway.tfs.protos import pool
 
 if TYPE_CHECKING:
@@ -40,8 +40,10 @@ ChannelArguments = tuple[tuple[str, str | int], ...]
 
 # How long those who watch the health wait for news.
 _POLL_S = 0.2
-# Calls beyond the predictions that wait: health, watchers, status. Each holds some memory.
-_OTHER_CALLS = 1000
+# Streams of a connection beyond the predictions that it may have wait: health, watchers, status.
+_OTHER_CALLS = 100
+# How long a reply takes that was handed to gRPC.
+_FLUSH_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ class GrpcServer:
     ) -> None:
         self._options = options
         self._health = Health(models, (PREDICTION_SERVICE,))
-        self._services = Services(models, predictor, metrics, reload, access, options.at_a_time)
+        self._under_way = UnderWay()
+        self._services = Services(
+            models, predictor, metrics, reload, access, self._under_way, options.at_a_time
+        )
         metrics.add_pending(lambda: predictor.pending)
         self._thread = threading.Thread(target=self._run, name="grpc", daemon=True)
         self._address: tuple[str, int] = "", 0
@@ -141,7 +146,7 @@ class GrpcServer:
             raise
 
     def stop(self, drain_s: float) -> None:
-        """End: take on no call, answer what was asked within so many seconds, cancel the rest."""
+        """End: refuse calls, answer what was asked within so many seconds, cancel the rest."""
         self._stop(drain_s)
         self._thread.join()
 
@@ -163,38 +168,53 @@ class GrpcServer:
         self._bound.set_result(bound)
         while not stopping.done():
             await self._health.refresh()
+            self._under_way.give_up_late()
             await asyncio.wait([stopping], timeout=_POLL_S)
+        await self._end(server, stopping.result())
+
+    async def _end(self, server: grpc.aio.Server, drain_s: float) -> None:
+        """Answer what was asked, refuse the rest.
+
+        From `server.stop` on gRPC cancels what arrives; so those who would call are told before. It tells
+        clients to go, waits for all connections to close, and clients that watch or idle would not.
+        """
         await self._health.drain()
-        await server.stop(stopping.result())
+        await self._under_way.refuse()
+        stopped = asyncio.ensure_future(server.stop(drain_s))
+        await self._under_way.finish(drain_s)
+        await asyncio.wait([stopped], timeout=_FLUSH_S)
+        await server.stop(None)
+        await stopped
 
     def _build(self) -> grpc.aio.Server:
         defaults: dict[str, str | int] = {
             "grpc.max_receive_message_length": MAX_BODY_BYTES,  # TensorFlow Serving has no limit below 2 GiB
             "grpc.max_send_message_length": -1,
             "grpc.so_reuseport": int(self._options.reuse_port),
+            "grpc.max_concurrent_streams": self._options.max_pending + _OTHER_CALLS,
         }
         return grpc.aio.server(
             handlers=(_Calls(self._services.methods()), self._health.handler(), _reflection()),
             options=tuple((defaults | dict(self._options.channel_arguments)).items()),
-            maximum_concurrent_rpcs=self._options.max_pending + _OTHER_CALLS,
         )
 
     def _listen(self, server: grpc.aio.Server, host: str, port: int) -> int:
-        bound = _listen_on_port(server, host, port, self._options.tls)
+        bound = _listen_on_port(server, host, port, self._options)
         if self._options.socket_path:
             _listen_on_socket(server, self._options.socket_path)
         return bound
 
 
-def _listen_on_port(server: grpc.aio.Server, host: str, port: int, tls: TlsFiles | None) -> int:
-    credentials = _credentials(tls) if tls else None
+def _listen_on_port(server: grpc.aio.Server, host: str, port: int, options: GrpcOptions) -> int:
+    credentials = _credentials(options.tls) if options.tls else None
     address = _address(host, port)
     try:
         if credentials:
             return int(server.add_secure_port(address, credentials))
         return int(server.add_insecure_port(address))
     except RuntimeError as err:
-        claim_port(host, port, "--port")  # says what is wrong with the port, if it is the port
+        # Says what is wrong with the port, if it is the port.
+        listen(host, port, "--port", shared=options.reuse_port).close()
         if credentials:
             raise FairwayError(
                 "the server_key, server_cert or custom_ca of the SSLConfig cannot be used",
@@ -207,7 +227,8 @@ class _Calls:
     """Finds the method of a call."""
 
     def __init__(self, methods: Sequence[Method]) -> None:
-        handler = grpc.unary_unary_rpc_method_handler
+        # On the wire the same as one message; but a method that reads it itself can limit the time it takes.
+        handler = grpc.stream_unary_rpc_method_handler
         self._handlers = {method.path: handler(method.__call__) for method in methods}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler | None:

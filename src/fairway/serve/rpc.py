@@ -7,7 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
@@ -42,6 +42,12 @@ _LARGE_BYTES = 256 * 1024
 _MAX_DETAILS_BYTES = 2000
 # grpcio tells of more than any client means where there is no deadline.
 _LONGEST_S = 365 * 24 * 3600.0
+# A deadline travels with three digits, and its timers round.
+_DEADLINE_SHARE, _DEADLINE_MARGIN_S = 0.01, 0.01
+# As long as REST waits for a body.
+_MESSAGE_S = 60.0
+# When no call has come for the first, or after the second, the end is known to those who would call.
+_QUIET_S, _UNQUIET_S = 0.05, 0.3
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -57,13 +63,15 @@ class _Call:
 
     Attributes:
         deadline: In the clock of `time.monotonic`; may be infinite.
+        late: When the deadline can be why a call was cancelled.
         is_large: Whether its message would hold up the event loop.
         model: The model's name as the client wrote it; empty as long as that was not read.
         is_gone: Whether nobody waits for the reply any more.
     """
 
     deadline: float
-    is_large: bool
+    late: float
+    is_large: bool = False
     model: str = ""
     is_gone: bool = False
 
@@ -72,8 +80,81 @@ class _Call:
         return self.is_gone
 
 
+class UnderWay:
+    """The calls that are not answered yet, and those among them whose message has not come yet."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._refused = 0
+        self._is_ending = False
+        self._none_left = asyncio.Event()
+        self._waiting: dict[asyncio.Task[Any] | None, float] = {}  # since when; the first waits longest
+
+    def begin(self) -> None:
+        """Count a call.
+
+        Raises:
+            RequestError: the server takes on no more.
+        """
+        if self._is_ending:
+            self._refused += 1
+            raise RequestError(Code.UNAVAILABLE, "the server is ending")
+        self._count += 1
+
+    def end(self) -> None:
+        """Count a call no more."""
+        self._count -= 1
+        if not self._count:
+            self._none_left.set()
+
+    async def message(self, context: grpc.aio.ServicerContext) -> bytes:
+        """Return the message of a call.
+
+        Raises:
+            RequestError: there is none, or it does not come.
+        """
+        task = asyncio.current_task()
+        self._waiting[task] = time.monotonic()
+        try:
+            data = await context.read()
+        except asyncio.CancelledError:
+            if task in self._waiting:
+                raise
+            raise RequestError(
+                Code.DEADLINE_EXCEEDED, f"the message did not arrive within {_MESSAGE_S:.0f} seconds"
+            ) from None
+        finally:
+            self._waiting.pop(task, None)
+        if not isinstance(data, bytes):
+            raise invalid("the call ended without a message")
+        return data
+
+    def give_up_late(self) -> None:
+        """End the calls whose message is too long in coming."""
+        limit = time.monotonic() - _MESSAGE_S
+        for task in [task for task, since in self._waiting.items() if since < limit]:
+            del self._waiting[task]
+            if task:
+                task.cancel()
+
+    async def refuse(self) -> None:
+        """Take on no more calls, and return when those have been told that were on their way."""
+        self._is_ending = True
+        end, before = time.monotonic() + _UNQUIET_S, -1
+        while before != self._refused and time.monotonic() < end:
+            before = self._refused
+            await asyncio.sleep(_QUIET_S)
+
+    async def finish(self, limit_s: float) -> None:
+        """Return when all are answered, or so many seconds have passed."""
+        if self._count:
+            self._none_left.clear()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._none_left.wait(), limit_s)
+
+
 class Method:
-    """One method of a service: called with the message of a request, returns that of the reply, as bytes.
+    """One method of a service: reads the message of a request, returns that of the reply, as bytes.
 
     Args:
         path: `/package.Service/Method`.
@@ -81,6 +162,7 @@ class Method:
         answer: Returns the reply's message.
         books: Where calls are counted and logged.
         predictor: Runs what would hold up the event loop.
+        under_way: Counts the calls.
         slots: What a call that computes needs one of.
         computes: Whether a call is one of the predictions under way, of which there is a limit.
     """
@@ -92,6 +174,7 @@ class Method:
         answer: Callable[[Any, _Call], Awaitable[Any]],
         books: _Books,
         predictor: Predictor,
+        under_way: UnderWay,
         slots: Slots,
         *,
         computes: bool,
@@ -103,14 +186,28 @@ class Method:
         self._answer = answer
         self._books = books
         self._predictor = predictor
+        self._under_way = under_way
         self._slots = slots
 
-    async def __call__(self, data: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def __call__(self, _messages: object, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one call; a refusal leaves as an exception that grpcio knows."""
-        start = time.perf_counter()
-        call = _Call(_deadline(context), len(data) > _LARGE_BYTES)
-        reply, code, details = b"", Code.OK, ""
         try:
+            self._under_way.begin()
+        except RequestError as err:
+            await context.abort(_GRPC_CODES[err.code.value], err.message)
+        try:
+            return await self._answer_call(context)
+        finally:
+            self._under_way.end()
+
+    async def _answer_call(self, context: grpc.aio.ServicerContext) -> bytes:
+        start = time.perf_counter()
+        call = _call(context)
+        data, reply, code, details = b"", b"", Code.OK, ""
+        try:
+            data = await self._under_way.message(context)
+            start = time.perf_counter()
+            call.is_large = len(data) > _LARGE_BYTES
             with self._predictor.admit(len(data)) if self.computes else nullcontext():
                 async with self._slots:
                     reply = await self._answer_bytes(data, call)
@@ -118,7 +215,8 @@ class Method:
             code, details = err.code, err.message
         except asyncio.CancelledError:  # by grpcio, when the client has gone or the deadline passed
             call.is_gone = True
-            self._note(call, Code.CANCELLED, start, data, reply, context)
+            code = Code.DEADLINE_EXCEEDED if time.monotonic() >= call.late else Code.CANCELLED
+            self._note(call, code, start, data, reply, context)
             raise
         except Exception:
             logger.exception("%s failed", self.path)
@@ -190,6 +288,7 @@ class Services:
         metrics: Counts the calls that compute.
         reload: Takes the models of a reload request; blocks.
         access: Where each call is logged; `None` where that is not wanted.
+        under_way: Counts the calls.
         at_a_time: How many predictions are computed at a time; `None`: all.
     """
 
@@ -200,8 +299,10 @@ class Services:
         metrics: Metrics,
         reload: Reload,
         access: AccessLog | None,
+        under_way: UnderWay,
         at_a_time: int | None,
     ) -> None:
+        self._under_way = under_way
         self._models = models
         self._predictor = predictor
         self._reload = reload
@@ -226,10 +327,12 @@ class Services:
 
     def _computing(self, name: str, request: str, answer: Callable[[Any, _Call], Awaitable[Any]]) -> Method:
         path = f"/{PREDICTION_SERVICE}/{name}"
-        return Method(path, request, answer, self._books, self._predictor, self._slots, computes=True)
+        parts = (self._books, self._predictor, self._under_way, self._slots)
+        return Method(path, request, answer, *parts, computes=True)
 
     def _telling(self, path: str, request: str, answer: Callable[[Any, _Call], Awaitable[Any]]) -> Method:
-        return Method(path, request, answer, self._books, self._predictor, nullcontext(), computes=False)
+        parts = (self._books, self._predictor, self._under_way, nullcontext())
+        return Method(path, request, answer, *parts, computes=False)
 
     async def _predict(self, request: Any, call: _Call) -> Any:
         spec, servable = self._find(request, call)
@@ -292,10 +395,12 @@ class Services:
         return await self._predictor.offload(function, *args) if call.is_large else function(*args)
 
 
-def _deadline(context: grpc.aio.ServicerContext) -> float:
+def _call(context: grpc.aio.ServicerContext) -> _Call:
     remaining_s = context.time_remaining()
-    is_limited = remaining_s is not None and remaining_s < _LONGEST_S
-    return time.monotonic() + remaining_s if is_limited else math.inf
+    if remaining_s is None or remaining_s > _LONGEST_S:
+        return _Call(math.inf, math.inf)
+    deadline = time.monotonic() + remaining_s
+    return _Call(deadline, deadline - remaining_s * _DEADLINE_SHARE - _DEADLINE_MARGIN_S)
 
 
 def _short(details: str) -> str:

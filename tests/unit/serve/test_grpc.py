@@ -25,6 +25,8 @@ from grpc_reflection.v1alpha import reflection_pb2
 from numpy.typing import NDArray
 
 from fairway.errors import FairwayError, UsageError
+from fairway.net.ports import reserve
+from fairway.serve import rpc
 from fairway.serve.grpc import GrpcOptions, GrpcServer, parse_channel_arguments
 from fairway.serve.metrics import Metrics
 from fairway.tfs.configs import ModelConfig, TlsFiles
@@ -46,6 +48,7 @@ SIGNATURES = {
     ),
 }
 WAIT_S = 20.0
+_OWN = (("grpc.use_local_subchannel_pool", 1),)  # a connection that no other channel uses
 PREDICTION, MODEL = "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService"
 
 Compute = Callable[[PredictRequest, float, Callable[[], bool]], dict[str, NDArray[Any]]]
@@ -337,9 +340,36 @@ class TestRefusals:
 
     def test_no_message_at_all(self, world: World) -> None:
         call = world.channel.stream_unary(f"/{PREDICTION}/Predict")
-        with pytest.raises(grpc.RpcError):
-            call(iter(()), timeout=1)
+        with refused(Code.INVALID_ARGUMENT, "the call ended without a message"):
+            call(iter(()), timeout=WAIT_S)
         assert world.predict()
+
+    def test_a_message_that_does_not_come(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(rpc, "_MESSAGE_S", 0.0)
+        never = threading.Event()
+        call = world.channel.stream_unary(f"/{PREDICTION}/Predict")
+        with refused(Code.DEADLINE_EXCEEDED, "the message did not arrive within 0 seconds"):
+            call(iter(never.wait, True), timeout=WAIT_S)
+        never.set()
+        monkeypatch.undo()
+        assert world.predict()
+
+    def test_a_connection_cannot_open_calls_without_end(self) -> None:
+        with World(GrpcOptions(max_pending=1)) as world:
+            health = health_pb2.HealthCheckRequest().SerializeToString()
+
+            async def fill() -> None:
+                async with grpc.aio.insecure_channel(f"127.0.0.1:{world.port}") as channel:
+                    path = "/grpc.health.v1.Health/Check"
+                    await channel.unary_unary(path)(health, timeout=WAIT_S)
+                    calls = [channel.stream_unary(f"/{PREDICTION}/Predict")() for _ in range(101)]
+                    with refused(Code.DEADLINE_EXCEEDED):
+                        await channel.unary_unary(path)(health, timeout=0.2)
+                    assert await asyncio.to_thread(world.predict)
+                    for call in calls:
+                        call.cancel()
+
+            asyncio.run(fill())
 
     @pytest.mark.parametrize("path", [f"/{PREDICTION}/Preddict", "/Predict", f"/{MODEL}/Predict"])
     def test_a_method_that_there_is_not(self, world: World, path: str) -> None:
@@ -409,6 +439,8 @@ class TestTime:
         with refused(Code.DEADLINE_EXCEEDED):
             world.predict(timeout=0.1)
         until(gate.gone[0])
+        until(lambda: counted(world, "", "DEADLINE_EXCEEDED") == 1)
+        assert world.access.lines[-1]["code"] is Code.DEADLINE_EXCEEDED
 
     def test_a_cancelled_call_is_seen(self, world: World, gate: Gate) -> None:
         future = world.channel.unary_unary(f"/{PREDICTION}/Predict").future(
@@ -417,6 +449,7 @@ class TestTime:
         assert gate.entered.acquire(timeout=WAIT_S)
         future.cancel()
         until(gate.gone[0])
+        until(lambda: counted(world, "", "CANCELLED") == 1)
 
     def test_messages_that_do_not_come_hold_up_nobody(self, world: World) -> None:
         release = threading.Event()
@@ -516,6 +549,56 @@ class TestHealth:
         stop.join(WAIT_S)
         world.stack.close()
         assert not stop.is_alive()
+
+
+class TestEnd:
+    def test_calls_that_come_meanwhile_are_answered_or_told(self) -> None:
+        world = World(GrpcOptions())
+        codes: list[Any] = []
+        answered = threading.Semaphore(0)
+
+        def ask() -> None:
+            with grpc.insecure_channel(f"127.0.0.1:{world.port}", _OWN) as channel:
+                predict = channel.unary_unary(f"/{PREDICTION}/Predict")
+                request = predict_request().SerializeToString()
+                try:
+                    while True:
+                        assert predict(request, timeout=WAIT_S)
+                        answered.release()
+                except grpc.RpcError as err:
+                    codes.append(cast(grpc.Call, err).code())
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            assert answered.acquire(timeout=WAIT_S)
+        world.server.stop(WAIT_S)
+        for thread in threads:
+            thread.join(WAIT_S)
+        world.stack.close()
+        assert codes == [grpc.StatusCode.UNAVAILABLE] * 4
+
+    def test_what_waits_for_nothing_does_not_hold_it_up(self) -> None:
+        world = World(GrpcOptions())
+        health = health_pb2.HealthCheckRequest().SerializeToString()
+        watch = world.channel.unary_stream("/grpc.health.v1.Health/Watch")(health, timeout=WAIT_S)
+        assert next(watch)
+        release = threading.Event()
+
+        def requests() -> Iterator[bytes]:
+            yield reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+            release.wait(WAIT_S)
+
+        path = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
+        reflect = world.channel.stream_stream(path)(requests(), timeout=WAIT_S)
+        assert next(reflect)
+        with socket.create_connection(("127.0.0.1", world.port)):
+            start = time.monotonic()
+            world.server.stop(WAIT_S)
+            assert time.monotonic() - start < 1
+        release.set()
+        world.stack.close()
 
 
 class TestReflection:
@@ -654,6 +737,13 @@ class TestTls:
     def test_a_text_that_is_no_pem(self, authority: Authority, name: str) -> None:
         with pytest.raises(FairwayError, match="SSLConfig cannot be used"):
             tls_world(authority, client_verify=True, **{name: "no PEM"})
+
+    def test_a_text_that_is_no_pem_on_a_port_that_is_kept_for_workers(self, authority: Authority) -> None:
+        key, cert = "no PEM", authority.cert
+        with reserve("127.0.0.1", 0, "--port") as kept:
+            options = GrpcOptions(tls=TlsFiles(key, cert), reuse_port=True)
+            with pytest.raises(FairwayError, match="SSLConfig cannot be used"):
+                World(options, port=kept.getsockname()[1])
 
     def test_a_key_of_another_certificate(self, authority: Authority) -> None:
         other, _ = authority.issue("other")
