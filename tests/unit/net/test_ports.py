@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import subprocess
+import sys
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
 from fairway.errors import FairwayError
-from fairway.net.ports import available, claim_port, listen, reachable
+from fairway.net.ports import available, claim_port, listen, reachable, reserve
 
 
 def test_free_port_is_returned_and_zero_gives_one() -> None:
@@ -26,6 +29,25 @@ def test_taken_port_names_port_holder_and_flag() -> None:
             claim_port("127.0.0.1", port, "--web-port")
     assert f"port {port} on 127.0.0.1 is taken by process {os.getpid()}" in caught.value.message
     assert "--web-port" in caught.value.hint
+
+
+def test_a_port_that_several_share_is_their_parents() -> None:
+    share = (
+        "import sys; from fairway.net.ports import listen;"
+        "listener = listen('127.0.0.1', int(sys.argv[1]), '', shared=True); print(flush=True); input()"
+    )
+    with reserve("127.0.0.1", 0, "--port") as holder:
+        port = holder.getsockname()[1]
+        command = [sys.executable, "-c", share, str(port)]
+        with ExitStack() as closing:
+            for _ in range(2):
+                process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+                closing.enter_context(process)
+                closing.callback(process.kill)
+                assert process.stdout
+                process.stdout.readline()  # it listens
+            with pytest.raises(FairwayError, match=f"is taken by process {os.getpid()} "):
+                claim_port("127.0.0.1", port, "--port")
 
 
 def test_address_of_another_machine_is_explained() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from fairway.serve.metrics import Metrics, render
+from fairway.serve.metrics import Metrics, add_up, render
 from fairway.tfs.status import Code
 
 REQUESTS = ":tensorflow:serving:request_count"
@@ -153,6 +153,20 @@ def test_several_processes_are_added_up() -> None:
     assert samples["fairway_loads_total", "mnist", "loaded"] == 2
     assert samples["fairway_load_seconds", "mnist", "3"] == 0.75
     assert samples[("fairway_pending_requests",)] == 9
+
+
+def test_what_has_ended_still_counts_but_does_nothing_any_more() -> None:
+    metrics = answered("m")
+    metrics.add_pending(lambda: 3)
+    metrics.load("m", 1, 0.5)
+    ended = add_up([add_up([]), metrics.snapshot(), metrics.snapshot()])
+    assert (ended["pending"], ended["loaded"]) == (0, {})
+    now = metrics.snapshot()
+    assert ended["counters"] == {key: 2 * count for key, count in now["counters"].items()}
+    assert ended["histograms"].keys() == now["histograms"].keys()
+    assert render([ended], {}) == render(
+        [now | {"loaded": {}, "pending": 0}, now | {"loaded": {}, "pending": 0}], {}
+    )
 
 
 def test_what_serves() -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from typing import Any
 
 import pytest
@@ -72,6 +75,19 @@ def test_an_error_that_nobody_has_explained(caplog: pytest.LogCaptureFixture) ->
         with pytest.raises(FairwayError, match="KeyError: 'x'"):
             one.call("refuse", "bug")
         assert "refuse failed" in caplog.text
+
+
+def test_another_side_that_does_not_read_holds_nobody_up() -> None:
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", 0, 50_000))
+    with theirs:
+        channel = Channel(Connection(ours.detach()), {})
+        reading = threading.Thread(target=channel.run)
+        reading.start()
+        with pytest.raises(ClosedError):
+            channel.ask("publish", bytes(10_000_000)).result(DEADLINE_S)
+        reading.join(DEADLINE_S)
+        assert not reading.is_alive()
 
 
 def test_the_end_of_the_other_side_ends_all_calls() -> None:
