@@ -101,8 +101,9 @@ def _end(code: int) -> NoReturn:
     if "tensorflow" in sys.modules:
         # Its threads may wait for tasks that are gone, and would keep the interpreter from ending.
         logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # as it is where the process was started without
+                stream.flush()
         os._exit(code)
     sys.exit(code)
 
