@@ -339,6 +339,11 @@ def test_ready_means_that_every_model_answers(client: Client, method: str) -> No
     assert client.metrics.requests == []
 
 
+def test_without_any_model_nothing_is_ready(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FakeModels, "serving", {})
+    assert client.request("GET", "/readyz") == (503, {"status": "not ready", "models": {}, "problems": {}})
+
+
 def test_the_page_for_prometheus(client: Client) -> None:
     reply = client.request("GET", "/metrics")
 
