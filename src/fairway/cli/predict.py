@@ -101,8 +101,9 @@ async def _ask(settings: PredictSettings, images: Sequence[NDArray[np.float32]])
 def _connect(settings: PredictSettings) -> Client:
     selection: dict[str, Any] = {"version": settings.model_version, "label": settings.version_label or ""}
     if settings.grpc:
-        # Without it the library tells its developers, on stderr, how each connection ended.
-        os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+        from fairway.net.grpc_log import silence
+
+        silence()
         from fairway.client import grpc
 
         return grpc.GrpcClient(settings.server or f"127.0.0.1:{grpc.PORT}", settings.model_name, **selection)

@@ -9,6 +9,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 
 from fairway.config import ServeSettings
+from fairway.net import grpc_log
 from fairway.net.ports import listen, reachable, reserve
 from fairway.serve.answering import Answering
 from fairway.serve.config_file import ConfigFile
@@ -32,6 +33,7 @@ def run(settings: ServeSettings) -> None:
         FairwayError: a base path is a file or a URI that cannot be used, or a port cannot be had.
     """
     _open_missing_descriptors()
+    grpc_log.silence()
     plan = read_plan(settings)
     config_file = ConfigFile(settings.model_config_file) if settings.model_config_file else None
     configs = config_file.configs if config_file else (_single(settings),)

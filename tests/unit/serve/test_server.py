@@ -158,3 +158,13 @@ def test_a_server_without_stdin_stdout_and_stderr(tmp_path: Path, closed: str) -
     command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", program, str(found)]
     subprocess.run(command, check=True, timeout=60, env=os.environ)
     assert found.read_text() == repr((True, [True] * 3))
+
+
+def test_grpc_is_told_to_be_quiet_before_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GRPC_VERBOSITY", "")
+    monkeypatch.delenv("GRPC_VERBOSITY")
+    with pytest.raises(UsageError):
+        run(settings(ssl_config_file=str(tmp_path / "none")))
+    assert os.environ["GRPC_VERBOSITY"] == "NONE"
