@@ -57,6 +57,11 @@ def read_plan(settings: ServeSettings) -> Plan:
             "--batching_parameters_file is given, but not --enable_batching",
             hint="Give both, or neither.",
         )
+    if settings.port and settings.port == settings.rest_api_port:
+        raise UsageError(
+            f"--port and --rest_api_port are both {settings.port}",
+            hint="Give each its own (0 takes a free one).",
+        )
     batching = _parse_file(settings.batching_parameters_file, "--batching_parameters_file", parse_batching)
     return Plan(
         settings,

@@ -48,3 +48,9 @@ def test_metrics_that_are_switched_off(tmp_path: Path) -> None:
 def test_channel_arguments_that_are_none() -> None:
     with pytest.raises(UsageError, match="'grpc.x'"):
         read_plan(ServeSettings(grpc_channel_arguments="grpc.x"))
+
+
+def test_one_port_for_both_apis() -> None:
+    with pytest.raises(UsageError, match="--port and --rest_api_port are both 8500"):
+        read_plan(ServeSettings(port=8500))
+    assert read_plan(ServeSettings(port=0, rest_api_port=0))
