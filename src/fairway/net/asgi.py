@@ -113,6 +113,9 @@ class _Server(uvicorn.Server):
         except TimeoutError:
             for task in list(self.server_state.tasks):
                 task.cancel()
+            await asyncio.sleep(0)  # until they have answered
+            for connection in list(self.server_state.connections):
+                connection.transport.close()
         if not self.force_exit:
             await self.lifespan.shutdown()
 
