@@ -82,7 +82,7 @@ class Workers:
         # Held while something is loaded, which may take minutes, and while a new worker catches up with the
         # others, so that it misses nothing. It is taken before the other lock.
         self._loading = threading.Lock()
-        # Held while all are told something else, and for the three above.
+        # Held while all are told something else, and for what is above.
         self._lock = threading.Condition()
         self._stopping = threading.Event()
         self._signalled = threading.Event()

@@ -308,7 +308,7 @@ class Versions:
         """Take versions from the table that no process has any more; they are tried again later."""
         lost = self._loading.backend.lost(self._loaded.values())
         for number, key in self._loaded.copy().items():
-            if key in lost:
+            if key in lost and not self._stop.is_set():
                 del self._loaded[number]
                 self._fail(number, _fingerprint(self._directory / str(number)), lost[key])
                 self._loading.backend.drop(key)
