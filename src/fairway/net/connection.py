@@ -62,9 +62,10 @@ class Connection(HttpToolsProtocol):
         self._wait_for("head")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Wait no more, and answer nothing."""
         self._wait_for(None)
         self._unread = b""
+        self._drop()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -99,16 +100,16 @@ class Connection(HttpToolsProtocol):
     def _feed(self, data: bytes) -> None:
         """Parse what has come until a request has to wait for the reply to another."""
         start = 0
-        while (end := data.find(_HEAD_END, start + _PIECE_BYTES)) >= 0:
-            end += len(_HEAD_END)
+        while end := _end_of_head(data, start + _PIECE_BYTES):
             self._parse(data[start:end])
             start = end
             if self.pipeline or self.transport.is_closing():
                 break
         else:
             self._parse(data[start:])
+            start = len(data)
         if self.pipeline and not self.transport.is_closing():
-            self._unread = data[start:] if end >= 0 else b""
+            self._unread = data[start:]
             self.flow.hold()
 
     def on_response_complete(self) -> None:
@@ -229,6 +230,15 @@ class Connection(HttpToolsProtocol):
             f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
             f"connection: close\r\n\r\n{body}".encode()
         )
+
+
+def _end_of_head(data: bytes, start: int) -> int:
+    """Return where a head ends that may be there, behind a place; 0: there is none."""
+    # One byte is found ten times as fast as four, and is rare in JSON.
+    if data.find(b"\r", start) < 0:
+        return 0
+    found = data.find(_HEAD_END, start)
+    return found + len(_HEAD_END) if found >= 0 else 0
 
 
 class _Flow(FlowControl):

@@ -19,7 +19,6 @@ import pytest
 from fairway.net import connection
 from fairway.net.asgi import run_app
 
-
 # Is released with each request for /never.
 asked = threading.Semaphore(0)
 

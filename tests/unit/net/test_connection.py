@@ -283,6 +283,23 @@ def test_a_client_that_does_not_read_is_not_read_from(request_: bytes) -> None:
     converse(exchange)
 
 
+def test_a_client_that_does_not_read_and_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(LATER)
+        await read_reply(reader)
+        [each] = state.connections
+        each.pause_writing()  # as the transport does
+        writer.write(10 * LATER)
+        while not waiting():
+            await asyncio.sleep(0)
+        each.transport.abort()  # as if the client had reset the connection
+        while state.connections or state.tasks:
+            await asyncio.sleep(0)
+
+    converse(exchange)
+    assert caplog.records == []
+
+
 def test_requests_in_one_piece_are_read_one_after_the_other() -> None:
     async def exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"".join(POST.replace(b"3", b"%d" % size) + size * b"x" for size in range(100, 300)))

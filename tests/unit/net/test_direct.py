@@ -241,7 +241,7 @@ def test_an_idle_connection_has_one_timer(pieces: list[bytes]) -> None:
             timers.append(call_later(*args))
             return timers[-1]
 
-        each.loop = SimpleNamespace(call_later=note, create_task=loop.create_task)
+        each.loop = SimpleNamespace(call_later=note, create_task=loop.create_task)  # type: ignore[assignment]
         for piece in pieces:
             writer.write(piece)
             await writer.drain()
