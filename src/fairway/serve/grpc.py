@@ -175,12 +175,11 @@ class GrpcServer:
     async def _end(self, server: grpc.aio.Server, drain_s: float) -> None:
         """Answer what was asked, refuse the rest.
 
-        From `server.stop` on gRPC cancels what arrives; so those who would call are told before. It tells
-        clients to go, waits for all connections to close, and clients that watch or idle would not.
+        From `server.stop` on gRPC cancels what arrives. It tells clients to go and waits until all connections
+        are closed, which those of clients that watch or say nothing never are.
         """
         await self._health.drain()
-        await self._under_way.refuse()
-        stopped = asyncio.ensure_future(server.stop(drain_s))
+        stopped = await self._under_way.end_with(server.stop(drain_s))
         await self._under_way.finish(drain_s)
         await asyncio.wait([stopped], timeout=_FLUSH_S)
         await server.stop(None)

@@ -46,8 +46,8 @@ _LONGEST_S = 365 * 24 * 3600.0
 _DEADLINE_SHARE, _DEADLINE_MARGIN_S = 0.01, 0.01
 # As long as REST waits for a body.
 _MESSAGE_S = 60.0
-# When no call has come for the first, or after the second, the end is known to those who would call.
-_QUIET_S, _UNQUIET_S = 0.05, 0.3
+# What a call takes that is on its way, and what it takes to tell clients that the connection ends.
+_WAY_S = 0.05
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -85,21 +85,16 @@ class UnderWay:
 
     def __init__(self) -> None:
         self._count = 0
-        self._refused = 0
         self._is_ending = False
+        self._is_told = asyncio.Event()
         self._none_left = asyncio.Event()
         self._waiting: dict[asyncio.Task[Any] | None, float] = {}  # since when; the first waits longest
 
-    def begin(self) -> None:
-        """Count a call.
-
-        Raises:
-            RequestError: the server takes on no more.
-        """
-        if self._is_ending:
-            self._refused += 1
-            raise RequestError(Code.UNAVAILABLE, "the server is ending")
-        self._count += 1
+    def begin(self) -> bool:
+        """Count a call; return whether it may be answered."""
+        if not self._is_ending:
+            self._count += 1
+        return not self._is_ending
 
     def end(self) -> None:
         """Count a call no more."""
@@ -137,13 +132,22 @@ class UnderWay:
             if task:
                 task.cancel()
 
-    async def refuse(self) -> None:
-        """Take on no more calls, and return when those have been told that were on their way."""
+    async def refuse(self, context: grpc.aio.ServicerContext) -> None:
+        """Tell a client that the server ends, once it has been told that the connection does.
+
+        If it were told at once, it could call again on the same connection, and find nobody there any more.
+        """
+        await self._is_told.wait()
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is ending")
+
+    async def end_with(self, stop: Awaitable[None]) -> asyncio.Future[None]:
+        """Take on no more calls, and begin to stop the server when those have come that are on their way."""
         self._is_ending = True
-        end, before = time.monotonic() + _UNQUIET_S, -1
-        while before != self._refused and time.monotonic() < end:
-            before = self._refused
-            await asyncio.sleep(_QUIET_S)
+        await asyncio.sleep(_WAY_S)
+        stopped = asyncio.ensure_future(stop)
+        await asyncio.sleep(_WAY_S)
+        self._is_told.set()
+        return stopped
 
     async def finish(self, limit_s: float) -> None:
         """Return when all are answered, or so many seconds have passed."""
@@ -191,10 +195,8 @@ class Method:
 
     async def __call__(self, _messages: object, context: grpc.aio.ServicerContext) -> bytes:
         """Answer one call; a refusal leaves as an exception that grpcio knows."""
-        try:
-            self._under_way.begin()
-        except RequestError as err:
-            await context.abort(_GRPC_CODES[err.code.value], err.message)
+        if not self._under_way.begin():
+            await self._under_way.refuse(context)
         try:
             return await self._answer_call(context)
         finally:
