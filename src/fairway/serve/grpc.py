@@ -175,8 +175,8 @@ class GrpcServer:
     async def _end(self, server: grpc.aio.Server, drain_s: float) -> None:
         """Answer what was asked, refuse the rest.
 
-        From `server.stop` on gRPC cancels what arrives. It tells clients to go and waits until all connections
-        are closed, which those of clients that watch or say nothing never are.
+        From `server.stop` on gRPC cancels what arrives. It tells clients to go and waits until all of their
+        connections are closed, which those of clients that watch or say nothing never are.
         """
         await self._health.drain()
         stopped = await self._under_way.end_with(server.stop(drain_s))
