@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import resource
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -259,6 +260,28 @@ def test_pipelined_requests_are_answered_in_order(server: Any) -> None:
             reply = wire.reply()
             assert reply
             assert json.loads(reply.body) == {"predictions": [number / 2 + 2]}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        request("/v1/models/m", method="GET"),
+        request(PREDICT, GOOD + b" " * 10_000, content_encoding="identity"),
+    ],
+    ids=["get", "post"],
+)
+def test_a_client_that_never_reads_the_replies(hardened: Any, asked: bytes) -> None:
+    before = forget_peak(hardened)
+    with Wire(hardened.root) as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.socket.settimeout(1)
+        sent = 0
+        with contextlib.suppress(TimeoutError):
+            while sent < 100_000_000:
+                wire.socket.sendall(asked * (100_000 // len(asked)))
+                sent += 100_000
+        ask(hardened)
+        assert peak_mb(hardened) - before < 10, f"for {sent / 1e6:.1f} MB of requests"
 
 
 def test_clients_that_send_no_more_or_hang_up(server: Any) -> None:
