@@ -118,6 +118,7 @@ class Server:
     def stop(self) -> int:
         """End the server and return its exit code."""
         self.client.close()
+        self._listening.wait(DEADLINE_S)  # before, a signal ends it as it ends any process
         self.process.terminate()
         try:
             return self.process.wait(DEADLINE_S)

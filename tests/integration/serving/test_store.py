@@ -141,7 +141,7 @@ def test_a_stop_in_the_middle_of_a_fetch_leaves_nothing(
     proxy.fault = lambda request: Delay(1) if "variables" in request.path else None
     server = serve_store()
     server.wait_for(lambda: any("variables" in request.path for request in proxy.requests))
-    assert server.root  # from when on it ends by its own
+    assert server.root
     started = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - started < 10
