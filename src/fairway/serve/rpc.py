@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, TypeVarTuple
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, TypeVarTuple
 from urllib.parse import unquote
 
 import grpc
@@ -50,6 +50,9 @@ _MESSAGE_S = 60.0
 _WAY_S = 0.05
 
 _GRPC_CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+_ExampleAction = Literal["classify", "regress"]
+_REPLIES = {"classify": messages.classification_response, "regress": messages.regression_response}
 
 _R = TypeVar("_R")
 _Ts = TypeVarTuple("_Ts")
@@ -315,8 +318,8 @@ class Services:
         """Return the methods of both services."""
         return (
             self._computing("Predict", "PredictRequest", self._predict),
-            self._computing("Classify", "ClassificationRequest", self._classify),
-            self._computing("Regress", "RegressionRequest", self._regress),
+            self._computing("Classify", "ClassificationRequest", partial(self._use_examples, "classify")),
+            self._computing("Regress", "RegressionRequest", partial(self._use_examples, "regress")),
             self._computing("MultiInference", "MultiInferenceRequest", self._multi_inference),
             self._telling(
                 f"/{PREDICTION_SERVICE}/GetModelMetadata", "GetModelMetadataRequest", self._metadata
@@ -344,21 +347,12 @@ class Services:
             outputs = {name: outputs[name] for name in wanted}
         return messages.predict_response(spec, servable.number, inputs.signature_name, outputs)
 
-    async def _classify(self, request: Any, call: _Call) -> Any:
+    async def _use_examples(self, action: _ExampleAction, request: Any, call: _Call) -> Any:
         spec, servable = self._find(request, call)
-        read = partial(messages.parse_examples, "classify")
+        read = partial(messages.parse_examples, action)
         inputs = await self._run(call, read, request, servable.signatures)
         outputs = await self._compute(servable, inputs, call)
-        reply = messages.classification_response
-        return await self._run(call, reply, spec, servable.number, inputs, outputs)
-
-    async def _regress(self, request: Any, call: _Call) -> Any:
-        spec, servable = self._find(request, call)
-        read = partial(messages.parse_examples, "regress")
-        inputs = await self._run(call, read, request, servable.signatures)
-        outputs = await self._compute(servable, inputs, call)
-        reply = messages.regression_response
-        return await self._run(call, reply, spec, servable.number, inputs, outputs)
+        return await self._run(call, _REPLIES[action], spec, servable.number, inputs, outputs)
 
     async def _multi_inference(self, request: Any, call: _Call) -> Any:
         spec = messages.multi_inference_spec(request)
