@@ -114,11 +114,12 @@ def test_an_asynchronous_training_survives_the_loss_of_each_task(namespace: str,
 
 def test_a_training_in_step_survives_the_loss_of_each_task(namespace: str, tmp_path: Path) -> None:
     # Nobody looks after it but the controllers of JobSets and Jobs.
-    params = SMALL | {"trainSteps": 200, "launcher": "jobset", "numWorkers": 2}
+    # Long enough that the second loss falls into it, too.
+    params = SMALL | {"trainSteps": 500, "launcher": "jobset", "numWorkers": 2}
     app = ClusterApp.make(tmp_path, namespace, {"train": params})
     app.fairway("apply", "dev", "-c", "storage", "-c", "train")
     lose_each(app, "worker", "chief")
-    check_has_trained(app, 200)
+    check_has_trained(app, 500)
 
     app.fairway("delete", "dev", "--yes")
     until(lambda: app.left() == ["persistentvolumeclaim/mnist-model"], "end of all but the claim")
