@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import resource
 import signal
 import socket
@@ -28,17 +27,14 @@ _OPEN_FILES = 65_536
 # under load, the last of 64 that come together waited for half a second. So it gets the socket several times.
 _ACCEPTED_AT_A_TIME = 16
 
-log = logging.getLogger(__name__)
-
 
 def run_app(
     app: Any,
     listener: socket.socket,
-    announcement: str,
+    started: Callable[[], None],
     *,
     drain_s: float,
     lifespan: Literal["on", "off"],
-    started: Callable[[], None] | None = None,
     stopping: Callable[[], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or Ctrl-C, then answer what has been asked.
@@ -46,10 +42,9 @@ def run_app(
     Args:
         app: An ASGI 3 application; with a method `answer_at_once` (see `net.direct`) it is asked that first.
         listener: A listening socket.
-        announcement: Is logged once requests are answered, unless it is empty.
+        started: Is called once requests are answered.
         drain_s: Seconds that requests in flight may take in the end.
         lifespan: Whether the application is told of start and end.
-        started: Is called once requests are answered.
         stopping: Is called once when the signal to end has come, on the event loop: it must not block.
     """
     _allow_open_files()
@@ -68,7 +63,7 @@ def run_app(
         timeout_keep_alive=_KEEP_ALIVE_S,
     )
     listeners = [listener, *(listener.dup() for _ in range(_ACCEPTED_AT_A_TIME - 1))]
-    _Server(config, announcement, drain_s, started, stopping).run(sockets=listeners)
+    _Server(config, started, drain_s, stopping).run(sockets=listeners)
 
 
 def _allow_open_files() -> None:
@@ -85,15 +80,13 @@ class _Server(uvicorn.Server):
     def __init__(
         self,
         config: uvicorn.Config,
-        announcement: str,
+        started: Callable[[], None],
         drain_s: float,
-        started: Callable[[], None] | None,
         stopping: Callable[[], None] | None,
     ) -> None:
         super().__init__(config)
-        self._announcement = announcement
-        self._drain_s = drain_s
         self._started = started
+        self._drain_s = drain_s
         self._stopping = stopping
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -101,10 +94,7 @@ class _Server(uvicorn.Server):
         # What has been loaded by now stays: the search for garbage need not look at it again and again.
         gc.collect()
         gc.freeze()
-        if self._announcement:
-            log.info("%s", self._announcement)
-        if self._started:
-            self._started()
+        self._started()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for listener in (*self.servers, *(sockets or ())):

@@ -1,1 +1,1 @@
-"""The model server: versions on disk in, TensorFlow Serving's REST API out."""
+"""The model server: versions on disk in, TensorFlow Serving's APIs out."""

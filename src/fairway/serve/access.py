@@ -100,9 +100,8 @@ class AccessLog:
         try:
             while not self._stop.is_set():
                 self._wake.wait()
-                time.sleep(
-                    _COLLECT_S
-                )  # one write for many lines: to wake up for each costs more than the line
+                # One write for many lines: to wake up for each costs more than the line.
+                time.sleep(_COLLECT_S)
                 self._wake.clear()
                 self._drain()
             self._drain()

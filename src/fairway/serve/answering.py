@@ -111,10 +111,9 @@ class Answering:
             run_app(
                 app,
                 listener,
-                "",
+                lambda: announce(rest_port, grpc_port),
                 drain_s=settings.drain_seconds,
                 lifespan="off",
-                started=lambda: announce(rest_port, grpc_port),
                 stopping=stopping.begin,
             )
 

@@ -149,7 +149,18 @@ class App:
             reply = _Reply(error_json("internal error; the server's log has the details"), 500, Code.INTERNAL)
         if reply.code is not Code.CANCELLED:
             await self._send(send, reply)
-        self._record(exchange, reply, time.monotonic() - start, scope)
+        size_in, size_out, client = exchange.size, len(reply.body), scope.get("client")
+        self._record(
+            exchange.method,
+            exchange.path,
+            exchange.route,
+            reply.status,
+            reply.code,
+            start,
+            size_in,
+            size_out,
+            client[0] if client else "",
+        )
 
     def answer_at_once(
         self,
@@ -181,20 +192,9 @@ class App:
             reply = format_predict(outputs, row_form)
         except Exception:  # which `__call__` meets again, and tells the client or the log
             return None
-        seconds = time.monotonic() - start
-        self._metrics.request("REST", "predict", route.spec.name, Code.OK, seconds)
-        if self._access:
-            self._access.write(
-                api="REST",
-                method="POST",
-                path=target.decode("latin-1"),
-                model=route.spec.name,
-                code=200,
-                seconds=seconds,
-                size_in=len(body),
-                size_out=len(reply),
-                peer=peer,
-            )
+        self._record(
+            "POST", target.decode("latin-1"), route, 200, Code.OK, start, len(body), len(reply), peer
+        )
         return self._lines, reply
 
     async def _send(self, send: Send, reply: _Reply) -> None:
@@ -204,23 +204,32 @@ class App:
         await send({"type": "http.response.body", "body": reply.body})
 
     def _record(
-        self, exchange: _Exchange, reply: _Reply, seconds: float, scope: MutableMapping[str, Any]
+        self,
+        method: str,
+        path: str,
+        route: Route | None,
+        status: int,
+        code: Code,
+        start: float,
+        size_in: int,
+        size_out: int,
+        peer: str,
     ) -> None:
-        route = exchange.route
+        """Tell the metrics and the log of a request; `start` is in the clock of `time.monotonic`."""
+        seconds = time.monotonic() - start
         if route:
-            self._metrics.request("REST", route.action, route.spec.name, reply.code, seconds)
+            self._metrics.request("REST", route.action, route.spec.name, code, seconds)
         if self._access:
-            client = scope.get("client")
             self._access.write(
                 api="REST",
-                method=exchange.method,
-                path=exchange.path,
+                method=method,
+                path=path,
                 model=route.spec.name if route else "",
-                code=reply.status,
+                code=status,
                 seconds=seconds,
-                size_in=exchange.size,
-                size_out=len(reply.body),
-                peer=client[0] if client else "",
+                size_in=size_in,
+                size_out=size_out,
+                peer=peer,
             )
 
     async def _answer(self, exchange: _Exchange) -> _Reply:

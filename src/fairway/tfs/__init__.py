@@ -1,1 +1,1 @@
-"""TensorFlow Serving's contract, as pure functions on plain data: paths, bodies, signatures, status codes."""
+"""TensorFlow Serving's contract, as pure functions: paths, bodies and messages to plain data, and back."""

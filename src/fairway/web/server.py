@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
+
 from fairway.config import WebSettings
 from fairway.net.asgi import run_app
 from fairway.net.ports import listen, reachable
 from fairway.web.app import build_app
 
 _DRAIN_S = 5
+
+log = logging.getLogger(__name__)
 
 
 def run(settings: WebSettings) -> None:
@@ -20,4 +24,4 @@ def run(settings: WebSettings) -> None:
     app = build_app(settings)
     with listen(settings.host, settings.port, "--port") as listener:
         url = f"http://{reachable(settings.host)}:{listener.getsockname()[1]}/"
-        run_app(app, listener, f"web UI at {url}", drain_s=_DRAIN_S, lifespan="on")
+        run_app(app, listener, lambda: log.info("web UI at %s", url), drain_s=_DRAIN_S, lifespan="on")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ import httpx
 import pytest
 
 from fairway.storage.manifest import describe_files
+from tests.integration.serving.wire import answered_beyond
 
 
 @contextmanager
@@ -197,24 +197,6 @@ def test_the_requests_in_flight_are_answered_before_the_end(
     publish("half_plus_two", 1)
     server = serve()
     server.wait_for_version(1)
-    host, port = server.root.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            b"POST /v1/models/m:predict HTTP/1.1\r\nhost: m\r\ncontent-length: 20\r\n"
-            b"expect: 100-continue\r\n\r\n"
-        )
-        assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # it is being handled now
-        server.process.send_signal(number)
-        server.wait_for(lambda: not listens(host, int(port)))
-        connection.sendall(b'{"instances": [1.0]}')
-        reply = connection.recv(10_000)
+    reply = answered_beyond(server, number, b'{"instances": [1.0]}')
     assert b"200 OK" in reply
     assert server.stop() == 0
-
-
-def listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port)).close()
-    except ConnectionRefusedError:
-        return False
-    return True

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -19,6 +18,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+
+from tests.integration.serving.wire import answered_beyond
 
 WORKERS = 2
 BODY = b'{"instances": [1.0]}'
@@ -153,29 +154,11 @@ def test_no_worker_outlives_the_one_that_decides(server: Any) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_requests_in_flight_are_answered_before_the_end(server: Any, number: signal.Signals) -> None:
-    host, port = server.root.removeprefix("http://").split(":")
     children = psutil.Process(server.process.pid).children()
-    with socket.create_connection((host, int(port))) as connection:
-        connection.sendall(
-            b"POST /v1/models/m:predict HTTP/1.1\r\nhost: m\r\ncontent-length: 20\r\n"
-            b"expect: 100-continue\r\n\r\n"
-        )
-        assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # it is being handled now
-        server.process.send_signal(number)
-        server.wait_for(lambda: not listens(host, int(port)))
-        connection.sendall(BODY)
-        reply = connection.recv(10_000)
+    reply = answered_beyond(server, number, BODY, (ConnectionRefusedError, ConnectionResetError))
     assert b"200 OK" in reply
     assert server.stop() == 0
     assert [child for child in children if child.is_running()] == []
-
-
-def listens(host: str, port: int) -> bool:
-    try:
-        socket.create_connection((host, port)).close()
-    except (ConnectionRefusedError, ConnectionResetError):
-        return False
-    return True
 
 
 def test_the_metrics_are_those_of_all(server: Any) -> None:

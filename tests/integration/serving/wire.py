@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 TIMEOUT_S = 30.0
 
@@ -129,3 +129,36 @@ def request(path: str, body: bytes = b"", method: str = "POST", **headers: str) 
         lines.append(f"content-length: {len(body)}")
     lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def answered_beyond(
+    server: Any, number: int, body: bytes, closed: tuple[type[OSError], ...] = (ConnectionRefusedError,)
+) -> bytes:
+    """Return the reply to a request whose body comes when a signal has closed the server's port.
+
+    Args:
+        server: Serves a model `m`.
+        number: The signal.
+        body: Of the request.
+        closed: What connecting to the port raises then.
+    """
+    host, port = server.root.removeprefix("http://").split(":")
+    address = host, int(port)
+
+    def is_closed() -> bool:
+        try:
+            socket.create_connection(address).close()
+        except closed:
+            return True
+        return False
+
+    with socket.create_connection(address) as connection:
+        connection.sendall(
+            b"POST /v1/models/m:predict HTTP/1.1\r\nhost: m\r\ncontent-length: %d\r\n"
+            b"expect: 100-continue\r\n\r\n" % len(body)
+        )
+        assert connection.recv(1000).startswith(b"HTTP/1.1 100")  # it is being handled now
+        server.process.send_signal(number)
+        server.wait_for(is_closed)
+        connection.sendall(body)
+        return connection.recv(10_000)

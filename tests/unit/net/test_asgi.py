@@ -72,10 +72,9 @@ def run(app: Any, *clients: Callable[[http.client.HTTPConnection], None], drain_
     run_app(
         app,
         listener,
-        "",
+        start,
         drain_s=drain_s,
         lifespan="off",
-        started=start,
         stopping=lambda: told.append(time.monotonic()),
     )
     seconds = time.monotonic() - told[0]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvicorn
-import uvloop
 from uvicorn.server import ServerState
 
 from fairway.net import connection
 from fairway.net.connection import MAX_HEAD_BYTES, Connection
+from tests.unit.net import conversation
+from tests.unit.net.conversation import Exchange
 
-Exchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 POST = b"POST / HTTP/1.1\r\nhost: m\r\ncontent-length: 3\r\n\r\n"
 GET = b"GET / HTTP/1.1\r\nhost: m\r\n"
 LATER = b"GET /later HTTP/1.1\r\nhost: m\r\n\r\n"
@@ -45,29 +43,12 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
 
 def converse(exchange: Exchange) -> None:
     """Run a client's side of a connection, on the event loop that servers have."""
-
-    async def run() -> None:
-        config = uvicorn.Config(app, http=Connection, ws="none", log_config=None, lifespan="off")
-        config.load()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Connection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-        )
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        try:
-            async with asyncio.timeout(10):
-                await exchange(reader, writer)
-        finally:
-            writer.close()
-            server.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
+    conversation.converse(app, exchange, protocol=Connection, state=state)
 
 
 async def read_reply(reader: asyncio.StreamReader) -> tuple[int, bytes]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    [size] = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")]
-    return int(head.split(b" ")[1]), await reader.readexactly(size)
+    head, body = await conversation.read_reply(reader)
+    return int(head.split(b" ")[1]), body
 
 
 def test_a_head_of_the_usual_size_in_pieces_and_a_large_body() -> None:

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import uvicorn
-import uvloop
 from uvicorn.server import ServerState
 
 from fairway.net import connection
 from fairway.net.connection import MAX_HEAD_BYTES
 from fairway.net.direct import DirectConnection
+from tests.unit.net import conversation
+from tests.unit.net.conversation import Exchange, read_reply
 
-Exchange = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 POST = b"POST /m HTTP/1.1\r\nhost: m\r\ncontent-length: 3\r\n\r\nabc"
 state = ServerState()
 state.default_headers = [(b"date", b"today")]
@@ -51,32 +49,7 @@ class App:
 
 def converse(exchange: Exchange, keep_alive_s: float = 5) -> None:
     """Run a client's side of a connection, on the event loop that servers have."""
-
-    async def run() -> None:
-        config = uvicorn.Config(
-            App(), http=DirectConnection, ws="none", log_config=None, lifespan="off", proxy_headers=False
-        )
-        config.timeout_keep_alive = keep_alive_s  # type: ignore[assignment]
-        config.load()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: DirectConnection(config=config, server_state=state, app_state={}), "127.0.0.1", 0
-        )
-        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        try:
-            async with asyncio.timeout(10):
-                await exchange(reader, writer)
-        finally:
-            writer.close()
-            server.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
-
-
-async def read_reply(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
-    head = await reader.readuntil(b"\r\n\r\n")
-    [size] = [int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length")]
-    return head, await reader.readexactly(size)
+    conversation.converse(App(), exchange, protocol=DirectConnection, state=state, keep_alive_s=keep_alive_s)
 
 
 def replies_to(*pieces: bytes, count: int = 1) -> list[bytes]:
