@@ -4,6 +4,7 @@ FairwayError                 something the user can mend; the command exits 1
 ├── UsageError               a setting has a value it cannot have; the command exits 2
 ├── DataError                a data file is missing, damaged or not what it should be
 ├── StorageError             a directory or file cannot be read or written
+│   └── StoreAwayError       an object store gave no answer for a while; exits 138, to be started again
 ├── ServerError              a server that was asked did not answer, or refused
 ├── ClusterError             a Kubernetes cluster did not answer, or refused
 ├── StoppedError             SIGINT or SIGTERM came; exits 130 or 143
@@ -19,6 +20,8 @@ import signal
 RETRYABLE = 128
 """Exit codes from here on are for what a new start can mend, as Kubeflow's training operator has it:
 https://www.kubeflow.org/docs/components/trainer/legacy-v1/user-guides/tensorflow/"""
+START_AGAIN = 138
+"""Exit code of a task that is to be started again: the one that the operator leaves to programs."""
 
 
 class FairwayError(Exception):
@@ -56,6 +59,12 @@ class StorageError(FairwayError):
     """A directory or file cannot be read or written."""
 
 
+class StoreAwayError(StorageError):
+    """An object store gave no answer, or none of use, until its deadline; it may in a while."""
+
+    exit_code = START_AGAIN
+
+
 class ServerError(FairwayError):
     """A server that was asked did not answer, or refused."""
 
@@ -67,7 +76,7 @@ class ClusterError(FairwayError):
 class PeerError(FairwayError):
     """Another task of a distributed training was lost; this one is to be started again."""
 
-    exit_code = 138  # the one that the operator leaves to programs
+    exit_code = START_AGAIN
 
 
 class StoppedError(FairwayError):

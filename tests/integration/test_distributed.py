@@ -26,6 +26,7 @@ from tests.integration.jobs import APART, TOGETHER, Job, read_metrics, running
 from tests.integration.serving.conftest import Server
 from tests.servers.fixtures import use
 from tests.servers.moto import Moto
+from tests.servers.proxy import Answer, FaultProxy
 
 LINEAR = ("--dataset", "embedded", "--model-type", "linear", "--seed", "1")
 BATCH = ("--batch-size", "32")
@@ -124,6 +125,23 @@ def test_every_task_may_be_killed_where_they_share_no_disk(
         assert answer.status_code == 200, answer.text
     finally:
         assert server.stop() == 0, server.output
+
+
+def test_a_store_that_is_away_at_first_is_waited_for(
+    tmp_path: Path, environment: dict[str, str], moto: Moto
+) -> None:
+    uri = moto.new_bucket()
+    places = ("--model-dir", f"{uri}/model", "--export-dir", f"{uri}/export")
+    with FaultProxy(moto.address) as proxy:
+        proxy.fault = lambda _: Answer(503, "ServiceUnavailable")
+        variables = environment | moto.environment | {"S3_ENDPOINT": proxy.endpoint}
+        with running(tmp_path, variables, *words(ONE_WORKER, *places, total=INTERVAL)) as job:
+            job.wait_until(lambda: "chief crashed (what it needs is away)" in job.output)
+            assert f"{proxy.endpoint} is overloaded" in job.output
+            proxy.fault = lambda _: None
+            assert job.wait() == 0, job.output
+            assert job.starts() == 1
+    assert "the training is done" in job.output
 
 
 @pytest.mark.slow

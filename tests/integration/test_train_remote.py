@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fairway.errors import START_AGAIN
 from fairway.storage.checkpoints import list_checkpoints
 from fairway.storage.exports import Version, list_versions
 from fairway.storage.model_dir import METRICS
@@ -169,7 +170,7 @@ def test_outage_at_the_end_keeps_the_results_and_tells_the_command_that_sends_th
         training.wait_until_published(process)
         proxy.fault = lambda _: Answer(503, "ServiceUnavailable")
         _, stderr = process.communicate(timeout=240)
-    assert process.returncode == 1, stderr
+    assert process.returncode == START_AGAIN, stderr
     assert "Traceback" not in stderr
     assert not training.versions
     proxy.fault = lambda _: None

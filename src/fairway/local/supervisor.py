@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from fairway.errors import RETRYABLE, FairwayError, PeerError
+from fairway.errors import RETRYABLE, START_AGAIN, FairwayError
 
 log = logging.getLogger(__name__)
 
@@ -196,8 +196,8 @@ class Supervisor:
 
 def _cause(code: int) -> str:
     """Return what an exit code says of a crash."""
-    if code == PeerError.exit_code:
-        return "it lost a peer"
+    if code == START_AGAIN:
+        return "what it needs is away"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 

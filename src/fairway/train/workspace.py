@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from fairway.errors import StorageError
+from fairway.errors import StorageError, StoreAwayError
 from fairway.storage.cache import cache_path
 from fairway.storage.checkpoints import fetch_model_dir
 from fairway.storage.exports import Version, list_versions, next_version, read_version
@@ -178,7 +178,8 @@ def _kept(err: StorageError, directory: Path, uri: str) -> StorageError:
     # What another training has written there is not to be replaced.
     target = "ANOTHER-URI" if isinstance(err, ConflictError) else uri
     command = shlex.join(["fairway", "sync", str(directory), target])
-    return StorageError(
+    kind = StoreAwayError if isinstance(err, StoreAwayError) else StorageError
+    return kind(
         f"the results could not be written: {err.message}",
         hint=f"They are kept in {directory}. Send them with: {command}",
     )

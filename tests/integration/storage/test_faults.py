@@ -14,7 +14,7 @@ from pathlib import Path
 import botocore.auth
 import pytest
 
-from fairway.errors import StorageError
+from fairway.errors import StorageError, StoreAwayError
 from fairway.storage.checkpoints import list_checkpoints
 from fairway.storage.exports import find_version, list_versions
 from fairway.storage.manifest import MANIFEST, describe_files
@@ -105,9 +105,10 @@ def test_what_does_not_pass_is_an_error_in_time(
     uri = f"{moto.new_bucket()}/models"
     via_proxy.fault = fault
     started = time.monotonic()
-    with pytest.raises(StorageError, match=words) as caught:
+    with pytest.raises(StoreAwayError, match=words) as caught:
         publish_version(make_version(tmp_path / "a", 5, files=4), uri)
     assert time.monotonic() - started < 5
+    assert caught.value.is_retryable
     assert caught.value.hint
     via_proxy.fault = lambda _: None
     assert not [version for version in list_versions(uri) if not version.problem]
@@ -130,9 +131,10 @@ def test_a_refusal_is_an_error_at_once(
     uri = f"{moto.new_bucket()}/models"
     via_proxy.fault = on(Answer(status, code), "PUT")
     started = time.monotonic()
-    with pytest.raises(StorageError, match=words):
+    with pytest.raises(StorageError, match=words) as caught:
         publish_version(make_version(tmp_path / "a", 5, files=4), uri)
     assert time.monotonic() - started < 3
+    assert not caught.value.is_retryable
     assert list_versions(uri) == []
 
 

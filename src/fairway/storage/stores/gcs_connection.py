@@ -17,7 +17,7 @@ from google.auth.transport.requests import AuthorizedSession, Request
 from google.cloud.storage import Client
 from requests.adapters import HTTPAdapter
 
-from fairway.errors import StorageError, UsageError
+from fairway.errors import StorageError, StoreAwayError, UsageError
 from fairway.storage.stores import gcs_errors
 from fairway.storage.stores.network import endpoint_of, reach
 from fairway.storage.stores.retry import ATTEMPT_S, DEADLINE_S, FIRST_DELAY_S, MAX_DELAY_S, with_retries
@@ -110,7 +110,8 @@ class GcsConnection:
         if status == 416:
             return PastTheEndError(f"{uri} ends before the byte that was asked for")
         cause, hint = gcs_errors.explain_error(err, action, self._bucket, endpoint_of(self._url))
-        return StorageError(f"cannot {action} {uri}: {cause}", hint=hint)
+        kind = StoreAwayError if gcs_errors.is_transient(err) else StorageError
+        return kind(f"cannot {action} {uri}: {cause}", hint=hint)
 
     def _is_there(self) -> bool:
         """Tell whether the bucket exists, as a status of 404 may mean it or the object."""

@@ -8,7 +8,7 @@ from typing import Any
 from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
-from fairway.errors import StorageError
+from fairway.errors import StorageError, StoreAwayError
 from fairway.storage.stores.network import UnreachableError, endpoint_of
 
 ERRORS = (boto.BotoCoreError, boto.ClientError, UnreachableError, HTTPError)
@@ -151,7 +151,8 @@ def storage_error(err: Exception, action: str, uri: str, place: Place) -> Storag
         "region": place.region,
         "right": f", {right}" if right else "",
     }
-    return StorageError(f"cannot {action} {uri}: {cause.format(**words)}", hint=hint.format(**words))
+    kind = StoreAwayError if is_transient(err) else StorageError
+    return kind(f"cannot {action} {uri}: {cause.format(**words)}", hint=hint.format(**words))
 
 
 def _asked(err: Exception) -> str | None:
