@@ -24,6 +24,8 @@ SMALL = {"dataset": "embedded", "trainSteps": 60, "checkpointSteps": 20, "cpu": 
 
 DEADLINE_S = 600
 """On a machine at leisure nothing takes a minute; but here several trainings share a few cores."""
+REQUESTS = {"requests": {"cpu": "100m"}}
+"""A pod that requests nothing gets next to nothing while trainings compute beside it."""
 
 _S3 = """
 import boto3, botocore.config, time
@@ -105,7 +107,7 @@ class ClusterApp:
         )
 
     def fairway(
-        self, *words: str, code: int = 0, timeout_s: float = 240, directory: Path | None = None
+        self, *words: str, code: int = 0, directory: Path | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run a command in the app's folder; it must end with the exit code."""
         done = subprocess.run(
@@ -114,7 +116,7 @@ class ClusterApp:
             env=self.variables,
             capture_output=True,
             text=True,
-            timeout=timeout_s,
+            timeout=DEADLINE_S,
             check=False,
         )
         assert done.returncode == code, f"{words}: {done.returncode}\n{done.stdout}{done.stderr}"
@@ -128,7 +130,7 @@ class ClusterApp:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=DEADLINE_S,
             check=False,
         )
         assert done.returncode == code, f"{words}: {done.stdout}{done.stderr}"
@@ -160,7 +162,7 @@ class ClusterApp:
             ["kubectl", "--namespace", self.namespace, "logs", pod],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=DEADLINE_S,
             check=False,
         )
         return done.stdout if done.returncode == 0 else ""
@@ -192,6 +194,7 @@ class ClusterApp:
             "image": image,
             "args": list(words),
             "env": [{"name": key, "value": value} for key, value in (variables or {}).items()],
+            "resources": REQUESTS,
         }
         if command:
             container["command"] = list(command)
@@ -236,8 +239,7 @@ class ClusterApp:
             "name": "s3",
             "image": S3_IMAGE,
             "ports": [{"containerPort": 9000}],
-            # A pod that requests nothing gets next to nothing while trainings compute beside it.
-            "resources": {"requests": {"cpu": "200m"}},
+            "resources": REQUESTS,
         }
         template = {"metadata": {"labels": labels}, "spec": {"containers": [container]}}
         self.create(

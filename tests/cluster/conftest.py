@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.cluster.apps import DEADLINE_S
+
 Kubectl = Callable[..., str]
 
 
@@ -23,9 +25,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=rank)
 
 
-def _run(*words: str, stdin: str | None = None, timeout: float = 60) -> str:
+def _run(*words: str, stdin: str | None = None) -> str:
     done = subprocess.run(
-        ["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        ["kubectl", *words], input=stdin, capture_output=True, text=True, timeout=DEADLINE_S, check=False
     )
     assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
     return done.stdout

@@ -10,7 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.cluster.apps import ClusterApp
+from tests.cluster.apps import DEADLINE_S, ClusterApp
+
+SOON_S = 60
+"""For what takes a moment, on a machine where much else goes on."""
 
 PORTS = ("--web-port", "--tensorboard-port", "--rest-api-port", "--grpc-port")
 FREE_PORTS = tuple(word for flag in PORTS for word in (flag, "0"))
@@ -34,27 +37,27 @@ class Running:
         for line in self.process.stderr:
             self.output += line
 
-    def wait_for(self, pattern: str, timeout_s: float = 120, *, after: int = 0) -> re.Match[str]:
+    def wait_for(self, pattern: str, *, after: int = 0) -> re.Match[str]:
         """Wait until the output has what a pattern finds, after so many characters."""
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + DEADLINE_S
         while not (found := re.compile(pattern, re.MULTILINE).search(self.output, after)):
             assert self.process.poll() is None, self.output
             assert time.monotonic() < deadline, f"no {pattern!r} in:\n{self.output}"
             time.sleep(0.05)
         return found
 
-    def link(self, title: str, timeout_s: float = 120) -> str:
+    def link(self, title: str) -> str:
         """Wait for a link and return its URL."""
-        return self.wait_for(rf"^{re.escape(title)} answers at (\S+)$", timeout_s)[1]
+        return self.wait_for(rf"^{re.escape(title)} answers at (\S+)$")[1]
 
-    def end(self, signum: signal.Signals, timeout_s: float = 10) -> None:
+    def end(self, signum: signal.Signals) -> None:
         """Send a signal; the command must end with the exit code of that signal, and soon."""
         self.process.send_signal(signum)
-        assert self.process.wait(timeout=timeout_s) == 128 + signum, self.output
+        assert self.process.wait(timeout=SOON_S) == 128 + signum, self.output
 
     def wait_for_end(self, words: str) -> None:
         """Wait until all is read that it has written; that must end with some words."""
-        self._reader.join(timeout=10)
+        self._reader.join(timeout=SOON_S)
         assert self.output.rstrip().endswith(words), self.output
 
     def close(self) -> None:

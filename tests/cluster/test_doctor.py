@@ -113,8 +113,8 @@ def test_a_quota_and_a_wrong_image_are_told_and_ctrl_c_leaves_nothing(namespace:
     app = ClusterApp.make(tmp_path, namespace, {"train": {"image": "fairway-train:absent"}})
     app.fairway("apply", "dev", "-c", "storage")
     with running(app, "doctor", "dev") as command:
-        command.wait_for("^waiting for the pod: image .*fairway-train:absent cannot be pulled", 60)
-        command.end(signal.SIGINT, timeout_s=20)
+        command.wait_for("^waiting for the pod: image .*fairway-train:absent cannot be pulled")
+        command.end(signal.SIGINT)
     assert app.objects("jobs") == []
 
     app.kubectl("create", "-f", "-", stdin=QUOTA)

@@ -27,6 +27,7 @@ from fairway.deploy.kube.forward import serve_forward
 from fairway.deploy.kube.kubeconfig import load_connection
 from fairway.deploy.resources import RESOURCES, Manifest
 from fairway.errors import ClusterError
+from tests.cluster.apps import DEADLINE_S
 from tests.cluster.conftest import Kubectl
 
 IMAGE = "localhost/busybox:1"
@@ -46,8 +47,8 @@ def pod(script: str, **spec: Any) -> Manifest:
 
 
 @asynccontextmanager
-async def connected(namespace: str, limit_s: float = 120) -> AsyncIterator[Kube]:
-    async with asyncio.timeout(limit_s), Kube(load_connection(None), namespace) as kube:
+async def connected(namespace: str) -> AsyncIterator[Kube]:
+    async with asyncio.timeout(DEADLINE_S), Kube(load_connection(None), namespace) as kube:
         yield kube
 
 
@@ -143,7 +144,7 @@ def test_refusals_are_told_in_a_sentence(namespace: str, kubectl: Kubectl) -> No
                 await kube.apply(pod("true", nope=1))
             with pytest.raises(ClusterError, match="Pod p is not valid: spec.restartPolicy: Unsupported"):
                 await kube.apply(pod("true", restartPolicy="Sometimes"))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_S):
                 while True:  # until the quota counts, the pod would be accepted
                     try:
                         await kube.apply(pod("true"), dry_run=True)

@@ -18,8 +18,8 @@ PREDICT = """
 import json, sys, urllib.request
 body = json.dumps({"instances": [{"x": [[0.0] * 28] * 28}]}).encode()
 model = "http://mnist-service:8500/v1/models/mnist"
-versions = json.load(urllib.request.urlopen(model, timeout=10))["model_version_status"]
-answer = json.load(urllib.request.urlopen(model + ":predict", body, timeout=10))
+versions = json.load(urllib.request.urlopen(model, timeout=60))["model_version_status"]
+answer = json.load(urllib.request.urlopen(model + ":predict", body, timeout=60))
 print(json.dumps({"predictions": answer["predictions"], "version": versions[0]["version"]}))
 """
 HEALTH = """
@@ -27,7 +27,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 with grpc.insecure_channel("mnist-service:9000") as channel:
     request = health_pb2.HealthCheckRequest(service="tensorflow.serving.PredictionService")
-    print(health_pb2_grpc.HealthStub(channel).Check(request, timeout=10, wait_for_ready=True).status)
+    print(health_pb2_grpc.HealthStub(channel).Check(request, timeout=60, wait_for_ready=True).status)
 """
 CLIENT = {"fairway/client": "true"}
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from fairway.net.ports import claim_port
-from tests.cluster.apps import TRAIN_IMAGE, ClusterApp
+from tests.cluster.apps import DEADLINE_S, TRAIN_IMAGE, ClusterApp
 from tests.conftest import ROOT, clean_environment
 
 PAGE = ROOT / "docs" / "tutorial" / "cluster.md"
@@ -65,7 +65,7 @@ def test_every_command_works(namespace: str, tmp_path: Path) -> None:
         env=clean_environment(tmp_path / "cache") | settings,
         capture_output=True,
         text=True,
-        timeout=550,
+        timeout=2 * DEADLINE_S,
         check=False,
     )
 

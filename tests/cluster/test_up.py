@@ -34,9 +34,9 @@ def uid(app: ClusterApp) -> str:
 def test_from_an_empty_namespace_to_a_prediction_and_on(namespace: str, tmp_path: Path) -> None:
     app = ClusterApp.make(tmp_path, namespace, CNN)
     with running(app, "up", "dev", *FREE_PORTS) as command:
-        command.wait_for("^TFJob mnist-train created$", 60)
+        command.wait_for("^TFJob mnist-train created$")
         assert "Deployment web-ui" not in command.output
-        command.wait_for(r"^train is done: has trained: test accuracy", 200)
+        command.wait_for(r"^train is done: has trained: test accuracy")
         assert 0 <= int(str(predict(command)["classes"])) <= 9
         command.wait_for("^ready:$")
         assert "Ctrl-C closes the ports; what runs in the cluster goes on." in command.output
@@ -79,7 +79,7 @@ def check_replace(app: ClusterApp) -> None:
         predict(command)
         command.end(signal.SIGINT)
     with running(app, "up", "dev", *FREE_PORTS, "--set", "train.trainSteps=70") as command:
-        command.wait_for("^train is done: has trained: test accuracy", 200)
+        command.wait_for("^train is done: has trained: test accuracy")
         assert "TFJob" not in command.output
         command.end(signal.SIGINT)
 
