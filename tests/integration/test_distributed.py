@@ -136,7 +136,7 @@ def test_a_store_that_is_away_at_first_is_waited_for(
         proxy.fault = lambda _: Answer(503, "ServiceUnavailable")
         variables = environment | moto.environment | {"S3_ENDPOINT": proxy.endpoint}
         with running(tmp_path, variables, *words(ONE_WORKER, *places, total=INTERVAL)) as job:
-            job.wait_until(lambda: "chief crashed (what it needs is away)" in job.output)
+            job.wait_until(lambda: "chief crashed (it lost a peer or its store)" in job.output)
             assert f"{proxy.endpoint} is overloaded" in job.output
             proxy.fault = lambda _: None
             assert job.wait() == 0, job.output

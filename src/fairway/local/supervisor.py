@@ -197,7 +197,7 @@ class Supervisor:
 def _cause(code: int) -> str:
     """Return what an exit code says of a crash."""
     if code == START_AGAIN:
-        return "what it needs is away"
+        return "it lost a peer or its store"
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 

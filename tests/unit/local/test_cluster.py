@@ -375,9 +375,9 @@ def test_killed_task_starts_all_again_once(
     assert start_training(2, meanwhile) == "e/1"
     crashes = sorted(record.getMessage().split(";")[0] for record in caplog.records)
     assert crashes == [
-        "chief crashed (it lost a peer)",
+        "chief crashed (it lost a peer or its store)",
         "worker 0 crashed (SIGKILL)",
-        "worker 1 crashed (it lost a peer)",
+        "worker 1 crashed (it lost a peer or its store)",
     ]
 
 
@@ -397,7 +397,7 @@ def test_task_that_hangs_is_killed_and_all_start_again(
     assert start_training(2, meanwhile) == "e/1"
     assert f"{name} hangs; killing it" in caplog.text
     assert f"{name} crashed (SIGKILL)" in caplog.text
-    assert caplog.text.count("crashed (it lost a peer)") == 2
+    assert caplog.text.count("crashed (it lost a peer or its store)") == 2
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object]) -> str:

@@ -79,7 +79,7 @@ def test_task_that_lost_a_peer_is_restarted(tmp_path: Path, caplog: pytest.LogCa
         return parts.exit_codes
 
     assert asyncio.run(main()) == {"job": 0}
-    assert "job crashed (it lost a peer); restarting it" in caplog.text
+    assert "job crashed (it lost a peer or its store); restarting it" in caplog.text
 
 
 def test_one_kill_is_one_crash_of_each_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
