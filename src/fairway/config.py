@@ -22,6 +22,7 @@ ENV_PREFIX = "TF_"
 MODEL_NAME = "mnist"
 MODEL_DIR = "mnist/model"
 EXPORT_DIR = "mnist/export"
+METRICS_PATH = "/monitoring/prometheus/metrics"  # TensorFlow Serving's, PrometheusExporter::kPrometheusPath
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.cluster.apps import SERVE_IMAGE, SMALL, ClusterApp, until
@@ -27,6 +28,10 @@ while True:
             connection.getresponse().read()
     except OSError:
         pass
+"""
+METRICS = """
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1], timeout=60).read().decode())
 """
 PYTHON = ("/opt/fairway/bin/python", "-c")
 CLIENT = {"fairway/client": "true"}
@@ -56,7 +61,7 @@ def test_only_the_app_reaches_the_tasks_of_a_training(namespace: str, tmp_path: 
 
 
 def test_serving_lets_in_its_clients_scales_has_routes_and_is_deleted(namespace: str, tmp_path: Path) -> None:
-    serving = {"maxReplicas": 3, "targetCpu": 40, "cpu": "100m"}
+    serving = {"maxReplicas": 3, "targetCpu": 40, "cpu": "100m", "prometheusNamespace": "default"}
     params = {"train": SMALL | {"modelType": "linear"}, "mnist-deploy-pvc": serving}
     app = ClusterApp.make(tmp_path, namespace, params)
     app.set("web-ui", "gateway", "infra/public")
@@ -72,8 +77,18 @@ def test_serving_lets_in_its_clients_scales_has_routes_and_is_deleted(namespace:
     assert reach(app, "mnist-service:8500", labels=CLIENT) == {"mnist-service:8500": "open"}
     assert set(reach(app, "web-ui:80", "tensorboard-tb:80").values()) == {"closed"}
 
+    check_metrics(app)
     check_scaling(app)
     check_delete(app)
+
+
+def check_metrics(app: ClusterApp) -> None:
+    """From Prometheus' namespace the metrics can be read where annotations of the pod say."""
+    (pod,) = app.objects("pods", "app.kubernetes.io/name=serving")
+    found = pod["metadata"]["annotations"]
+    url = f"http://{pod['status']['podIP']}:{found['prometheus.io/port']}{found['prometheus.io/path']}"
+    printed = ClusterApp(app.directory, "default").in_pod(command=(*PYTHON, METRICS, url))
+    assert re.search(r'^fairway_version_serving\{model_name="mnist",version="\d+"\} 1', printed, re.MULTILINE)
 
 
 def check_scaling(app: ClusterApp) -> None:

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from fairway.config import ServeSettings
+from fairway.config import METRICS_PATH, ServeSettings
 from fairway.errors import UsageError
 from fairway.serve.config_file import read_text
 from fairway.tfs.configs import (
-    METRICS_PATH,
     BatchingParameters,
     Monitoring,
     TlsFiles,

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from fairway.config import METRICS_PATH
 from fairway.errors import UsageError
 from fairway.tfs import protos
-
-METRICS_PATH = "/monitoring/prometheus/metrics"  # PrometheusExporter::kPrometheusPath
 
 _PLATFORM = "tensorflow"
 _MODEL_TYPE = 1  # ModelType::TENSORFLOW, the deprecated way to say the same

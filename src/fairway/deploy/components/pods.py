@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -22,9 +22,12 @@ _UNPRIVILEGED = {
 }
 
 
-def pod_template(labels: dict[str, str], spec: Manifest) -> Manifest:
+def pod_template(
+    labels: dict[str, str], spec: Manifest, annotations: Mapping[str, str] | None = None
+) -> Manifest:
     """Return a pod template."""
-    return {"metadata": {"labels": labels}, "spec": spec}
+    more = {"annotations": dict(annotations)} if annotations else {}
+    return {"metadata": {"labels": labels, **more}, "spec": spec}
 
 
 def pod_spec(

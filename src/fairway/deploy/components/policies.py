@@ -32,7 +32,7 @@ def allow(peers: Sequence[Manifest] | None, *ports: int) -> list[Manifest]:
     """Return the rules that let peers in.
 
     Args:
-        peers: Of `pods` and `gateway_pods`; `None`: everybody; empty: nobody.
+        peers: Of `pods`, `namespace_pods` and `gateway_pods`; `None`: everybody; empty: nobody.
         ports: TCP ports.
     """
     if peers is not None and not peers:
@@ -44,6 +44,13 @@ def allow(peers: Sequence[Manifest] | None, *ports: int) -> list[Manifest]:
 def pods(labels: Mapping[str, str]) -> list[Manifest]:
     """Return the pods of the namespace with some labels as peers; without labels none."""
     return [{"podSelector": {"matchLabels": dict(labels)}}] if labels else []
+
+
+def namespace_pods(namespace: str | None) -> list[Manifest]:
+    """Return all pods of a namespace as peers; without one none."""
+    if namespace is None:
+        return []
+    return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
 
 
 def gateway_pods(gateway: str | None, gateway_namespace: str | None, placement: Placement) -> list[Manifest]:
@@ -62,7 +69,7 @@ def gateway_pods(gateway: str | None, gateway_namespace: str | None, placement: 
     own, slash, name = gateway.rpartition("/")
     namespace = gateway_namespace or (own if slash else placement.namespace)
     if namespace != placement.namespace:
-        return [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}]
+        return namespace_pods(namespace)
     return pods({"gateway.networking.k8s.io/gateway-name": name})
 
 

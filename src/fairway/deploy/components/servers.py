@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fairway.config import METRICS_PATH
 from fairway.deploy.components import pods
 from fairway.deploy.components.access import access_environment, access_volumes
 from fairway.deploy.components.base import Placement, is_on_claim, is_uri
@@ -22,6 +23,8 @@ GCP_CREDENTIALS = "/secret/gcp-credentials"
 _GCP_KEY = f"{GCP_CREDENTIALS}/user-gcp-sa.json"
 _KEEP = 2
 """Copies to keep: the version that is served while the next one comes, and that one."""
+_MONITORING_ANNOTATION = "fairway/monitoring"
+_MONITORING_FILE = "/etc/monitoring/config"
 _DRAIN_S, _GRACE_S = 5, 30
 _DAY_S = 24 * 60 * 60
 _TENSORFLOW_SERVING = "/usr/bin/tensorflow_model_server"
@@ -41,6 +44,24 @@ def pod(params: ServingParams, placement: Placement) -> Manifest:
     """
     build = _tensorflow_serving if params.server == "tensorflow-serving" else _fairway
     return build(params, placement)
+
+
+def pod_annotations(params: ServingParams) -> dict[str, str]:
+    """Return the annotations of a server's pods: where Prometheus finds the metrics.
+
+    Source of the names: kubernetes-pods in
+    https://github.com/prometheus/prometheus/blob/main/documentation/examples/prometheus-kubernetes.yml
+    """
+    if not params.enable_prometheus:
+        return {}
+    found = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/path": METRICS_PATH,
+        "prometheus.io/port": str(REST_PORT),
+    }
+    if params.server == "tensorflow-serving":
+        found[_MONITORING_ANNOTATION] = f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}'
+    return found
 
 
 def _fairway(params: ServingParams, placement: Placement) -> Manifest:
@@ -73,14 +94,16 @@ def _tensorflow_serving(params: ServingParams, placement: Placement) -> Manifest
     if not is_uri(base_path):
         volumes = _access(params, component)
         environment = _environment(params, component)
-        return _spec(params, placement, _server(params, base_path, environment, volumes), volumes)
+        server = _server(params, base_path, environment, volumes)
+        return _spec(params, placement, server, [*volumes, *_monitoring(params)])
     copies = volume("models", {"emptyDir": {}}, MODELS)
     volumes = _access(params, component, copies)
     target = f"{MODELS}/{params.model_name}"
     read_only = volume("models", {"emptyDir": {}}, MODELS, read_only=True)
     # The keys of the store are for the container that copies.
     server = _server(params, target, plain(params.env_variables or {}), [read_only])
-    return _spec(params, placement, server, volumes, sidecar=_sidecar(params, component, target, volumes))
+    sidecar = _sidecar(params, component, target, volumes)
+    return _spec(params, placement, server, [*volumes, *_monitoring(params)], sidecar)
 
 
 def _server(
@@ -90,6 +113,8 @@ def _server(
 
     It opens its ports when the first version is loaded, and waits for one without an end; after that its
     status answers 200 even while nothing can be served, its metadata does not.
+
+    Metrics it has only with a MonitoringConfig in a file, which is the pod's own annotation.
     """
     return pods.container(
         "tensorflow-serving",
@@ -99,9 +124,10 @@ def _server(
             f"--rest_api_port={REST_PORT}",
             f"--model_name={params.model_name}",
             f"--model_base_path={base_path}",
+            *([f"--monitoring_config_file={_MONITORING_FILE}"] if params.enable_prometheus else []),
         ],
         environment,
-        volumes,
+        [*volumes, *_monitoring(params)],
         pods.resources(params, params.num_gpus),
         command=[_TENSORFLOW_SERVING],
         ports=_PORTS,
@@ -112,6 +138,16 @@ def _server(
         livenessProbe=pods.tcp_probe(GRPC_PORT, period_s=10, failures=6),
         lifecycle=pods.drain(_DRAIN_S),
     )
+
+
+def _monitoring(params: ServingParams) -> list[Volume]:
+    """Return the volume with TensorFlow Serving's MonitoringConfig, if metrics are wanted."""
+    if not params.enable_prometheus:
+        return []
+    path, _, name = _MONITORING_FILE.rpartition("/")
+    field = {"fieldPath": f"metadata.annotations['{_MONITORING_ANNOTATION}']"}
+    source = {"downwardAPI": {"items": [{"path": name, "fieldRef": field}]}}
+    return [volume("monitoring", source, path, read_only=True)]
 
 
 def _sidecar(params: ServingParams, component: str, target: str, volumes: list[Volume]) -> Manifest:

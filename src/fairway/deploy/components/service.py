@@ -53,7 +53,7 @@ class ServiceParams(ComponentParams):
 
 RETIRED: Mapping[str, str] = {
     "injectIstio": "Set gateway; it divides traffic by an HTTPRoute.",
-    "enablePrometheus": "Leave it out: there is nothing to switch on.",
+    "enablePrometheus": "Set it for the model server: Prometheus asks its pods, not the Service.",
 }
 NEEDS = (Needs(["gateway_namespace", "hostname"], "gateway", lambda params: params.gateway),)
 

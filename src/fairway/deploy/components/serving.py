@@ -23,7 +23,7 @@ from fairway.deploy.components.base import (
 from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import deployment
 from fairway.deploy.components.pods import pod_template
-from fairway.deploy.components.policies import allow, front_peers, network_policy, pods
+from fairway.deploy.components.policies import allow, front_peers, namespace_pods, network_policy, pods
 from fairway.deploy.components.scaling import autoscaler, check_replicas, disruption_budgets
 from fairway.deploy.components.service import GRPC_PORT, REST_PORT, ServiceType
 from fairway.deploy.params import From
@@ -85,6 +85,12 @@ class ServingParams(AccessParams):
     service_type: Annotated[ServiceType | None, From("mnist-service", "serviceType")] = None
     """Whether others than the cluster may ask the server. Default: as mnist-service has it."""
 
+    enable_prometheus: bool = True
+    """Whether annotations prometheus.io/scrape, path and port tell Prometheus where the metrics are."""
+
+    prometheus_namespace: Name | None = None
+    """Namespace of Prometheus, whose pods may ask the server too. Default: as `clients` has it."""
+
     num_gpus: Annotated[Count, Range(minimum=0, maximum=16)] = 0
     """GPUs of a pod (nvidia.com/gpu), for an image that can use them."""
 
@@ -125,7 +131,6 @@ RETIRED: Mapping[str, str] = {
     "deployHttpProxy": "The model server answers REST by itself, on port 8500.",
     "httpProxyImage": "The model server answers REST by itself, on port 8500.",
     "injectIstio": "Set gateway of mnist-service; it divides traffic by an HTTPRoute.",
-    "enablePrometheus": "Leave it out: there is nothing to switch on.",
 }
 _S3_KEYS = ("s3_secret_accesskeyid_key_name", "s3_secret_secretaccesskey_key_name")
 _S3 = ("s3_secret_name", *_S3_KEYS, "s3_aws_region", "s3_endpoint", "s3_use_https", "s3_verify_ssl")
@@ -171,7 +176,9 @@ def build(params: ServingParams, placement: Placement) -> list[Manifest]:
         "version": params.version_name,
     }
     _check_labels(params, placement.component, own_labels)
-    template = pod_template(dict(params.labels) | own_labels, servers.pod(params, placement))
+    template = pod_template(
+        dict(params.labels) | own_labels, servers.pod(params, placement), servers.pod_annotations(params)
+    )
     return [
         *([_policy(params, placement)] if params.network_policy else []),
         deployment(placement, name, name, template, None if most else params.replicas),
@@ -187,7 +194,8 @@ def _policy(params: ServingParams, placement: Placement) -> Manifest:
     if peers is not None:
         # Of any environment: its param `service` may name the Service of another one.
         web_ui = {"app.kubernetes.io/name": "web-ui", APP_LABEL: placement.app}
-        peers = [*pods(web_ui), *pods(params.clients), *peers]
+        prometheus = namespace_pods(params.prometheus_namespace)
+        peers = [*pods(web_ui), *pods(params.clients), *prometheus, *peers]
     return network_policy(placement, params.name, params.name, allow(peers, REST_PORT, GRPC_PORT))
 
 

@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from fairway.deploy.resources import Manifest
+from fairway.errors import START_AGAIN
 
 MAX_CHARS = 200
 CRASHES = 3
@@ -372,6 +373,8 @@ def _ended(status: Mapping[str, Any], ended: Mapping[str, Any], *, is_last: bool
 
 
 def _exit(code: int) -> str:
+    if code == START_AGAIN:
+        return f"exit code {code}, to be started again"
     if 128 < code < 160:
         try:
             return f"exit code {code} ({signal.Signals(code - 128).name})"

@@ -22,6 +22,7 @@ from fairway.deploy.state.pods import Cause, Problem, brief, refusal_problem, ti
 from fairway.deploy.state.record import Record, State, has_failed, with_problem, worst
 from fairway.deploy.state.snapshot import Snapshot
 from fairway.deploy.state.training_log import read_log
+from fairway.errors import START_AGAIN
 
 LOOP = 3
 LOOP_S = 120
@@ -127,7 +128,8 @@ def _crash_loop(jobs: Iterable[Manifest], tasks: int, snapshot: Snapshot) -> Pro
         if code == KILLED and any(each.get("reason") == "OOMKilled" for each in events):
             reason = f"tasks were ended for their memory and started again {times}"
             return Problem(Cause.MEMORY, reason, hint="Raise its param memoryLimit.")
-        return Problem(Cause.CRASH, f"tasks were started again {times}; the last exit code is {code}")
+        why = " (a lost task, or a store that gives no answer)" if code == str(START_AGAIN) else ""
+        return Problem(Cause.CRASH, f"tasks were started again {times}; the last exit code is {code}{why}")
     return None
 
 

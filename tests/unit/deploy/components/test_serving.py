@@ -8,6 +8,7 @@ import pytest
 
 from fairway.deploy.resources import Manifest
 from fairway.errors import UsageError
+from fairway.tfs.configs import Monitoring, parse_monitoring
 from tests.unit.deploy.components.cases import SERVING, build
 
 
@@ -84,9 +85,36 @@ def test_tensorflow_serving_gets_copies_from_a_sidecar_that_alone_has_the_keys(p
     assert "/models/mnist/[0-9]*/saved_model.pb" in sidecar["startupProbe"]["exec"]["command"][-1]
     assert variables(server) == {"LEVEL": "1"}
     assert {"TOKEN", "LEVEL"} < variables(sidecar).keys()
-    assert [mount["mountPath"] for mount in server["volumeMounts"]] == ["/tmp", "/models"]
+    assert [mount["mountPath"] for mount in server["volumeMounts"]] == ["/tmp", "/models", "/etc/monitoring"]
     assert server["volumeMounts"][1]["readOnly"]
     assert {"/models", "/secret/keys"} < {mount["mountPath"] for mount in sidecar["volumeMounts"]}
+
+
+@pytest.mark.parametrize("server", ["fairway", "tensorflow-serving"])
+def test_prometheus_is_told_where_the_metrics_are_unless_it_is_not_to(server: str) -> None:
+    template = spec_of(build("serving", **SERVING["pvc"], server=server))["template"]
+    annotations = template["metadata"]["annotations"]
+    where = {name: value for name, value in annotations.items() if name.startswith("prometheus.io/")}
+    assert where == {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/path": "/monitoring/prometheus/metrics",
+        "prometheus.io/port": "8500",
+    }
+    manifests = build("serving", **SERVING["pvc"], server=server, enablePrometheus=False)
+    assert "annotations" not in spec_of(manifests)["template"]["metadata"]
+    assert "monitoring" not in str(pod_of(manifests))
+
+
+def test_tensorflow_serving_reads_from_an_annotation_that_it_is_to_have_metrics() -> None:
+    template = spec_of(build("serving", **SERVING["pvc"], server="tensorflow-serving"))["template"]
+    (container,) = template["spec"]["containers"]
+    (item,) = next(each for each in template["spec"]["volumes"] if "downwardAPI" in each)["downwardAPI"][
+        "items"
+    ]
+    assert f"--monitoring_config_file=/etc/monitoring/{item['path']}" in container["args"]
+    annotation = item["fieldRef"]["fieldPath"].removeprefix("metadata.annotations['").removesuffix("']")
+    text = template["metadata"]["annotations"][annotation]
+    assert parse_monitoring(text) == Monitoring(enabled=True, path="/monitoring/prometheus/metrics")
 
 
 @pytest.mark.parametrize("server", ["fairway", "tensorflow-serving"])
@@ -179,6 +207,10 @@ CLIENTS = {"fairway/client": "true"}
             [WEB_UI, CLIENTS, {"kubernetes.io/metadata.name": "proxies"}],
         ),
         ({"gatewayNamespace": "proxies"}, [WEB_UI, CLIENTS]),
+        (
+            {"prometheusNamespace": "monitoring"},
+            [WEB_UI, CLIENTS, {"kubernetes.io/metadata.name": "monitoring"}],
+        ),
     ],
 )
 def test_only_these_may_ask(written: dict[str, Any], labels: list[dict[str, str]]) -> None:

@@ -244,6 +244,9 @@ def test_a_task_that_is_started_again_needs_no_help(target: Target) -> None:
     )
     record = look(target, "train", tfjob(target), ended)
     assert (record.state, record.cause) == (State.STARTING, Cause.CRASH)
+    assert record.reason == (
+        "container tensorflow ended with exit code 138, to be started again: error: lost a peer"
+    )
     newer = chief(target)
     newer["metadata"] |= {"name": "newer", "creationTimestamp": "2026-01-01T00:00:09Z"}
     assert look(target, "train", tfjob(target), ended, newer).state is State.RUNNING
@@ -323,6 +326,15 @@ def test_a_tfjob_whose_tasks_end_again_and_again(
     assert record.state is (State.STUCK if cause else State.RUNNING)
     steps = {"t-chief-0": [STEPS]}
     assert look(target, "train", job, chief(target), events=events, logs=steps).state is State.RUNNING
+
+
+def test_a_loop_of_tasks_that_are_to_be_started_again_names_the_likely_reasons(target: Target) -> None:
+    job = tfjob(target)
+    restarting = event(job, "TFJobRestarting", "job t is restarting because Chief replica(s) failed.")
+    restarting |= {"count": 3, "lastTimestamp": NOW.isoformat()}
+    ended = event(job, "ExitedWithCode", "Pod: n.t-chief-0 exited with code 138")
+    record = look(target, "train", job, chief(target), events=(ended, restarting))
+    assert record.reason.endswith("the last exit code is 138 (a lost task, or a store that gives no answer)")
 
 
 def test_a_pod_that_is_about_to_be_replaced_is_no_refusal(target: Target) -> None:
