@@ -170,6 +170,24 @@ def test_a_worker_that_hangs_is_killed_and_comes_back(
         check(job, mode, tmp_path / "mnist" / "export")
 
 
+def test_a_worker_that_hangs_before_the_start_is_killed_and_comes_back(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    def has_joined() -> bool:
+        worker = job.task("worker 0")
+        return worker is not None and any(
+            each.status == psutil.CONN_ESTABLISHED for each in worker.net_connections()
+        )
+
+    with running(tmp_path, environment, *words(ONE_WORKER, total=INTERVAL)) as job:
+        job.wait_until(has_joined)
+        job.signal("worker 0", signal.SIGSTOP)  # it is about to load TensorFlow
+        job.wait_until(lambda: "worker 0 hangs; killing it" in job.output)
+        assert job.starts() == 0
+        assert job.wait() == 0, job.output
+        assert job.starts() == 1
+
+
 def test_a_chief_whose_disk_is_full_ends_all_and_loses_nothing(
     tmp_path: Path, environment: dict[str, str], fairway: Fairway
 ) -> None:

@@ -406,6 +406,37 @@ def test_one_that_came_but_does_not_get_ready_is_named_as_such(
         Call(lambda: lead.wait_for_all(0.2, go_on)).result()
 
 
+def test_one_that_hangs_before_the_start_is_told_to_observers_and_is_not_ready(pair: Stage) -> None:
+    lead = pair.lead(silence_s=SILENCE_S)
+    with observing(pair) as observer:
+        until(lambda: lead._observers)
+        hung = pair.raw(join=WORKER_0)
+        until(lambda: "lost" in observer.kinds())
+        hung.hear_end()
+        with pytest.raises(FairwayError, match=r"worker 0 \(10.0.0.1:2222\) did not get ready within 0 s"):
+            Call(lambda: lead.wait_for_all(0, go_on)).result()
+    lost = next(message for message in observer.heard if message["type"] == "lost")
+    assert lost == {
+        "type": "lost",
+        "task": "worker 0",
+        "reason": "nothing heard from it for 1.5 s",
+        "silent": True,
+    }
+    assert pair.lost == []
+
+
+def test_one_that_hangs_before_the_start_is_only_missing_to_the_others(stack: ExitStack) -> None:
+    stage = Stage(stack, WORKER_0, WORKER_1)
+    lead = stage.lead(silence_s=SILENCE_S)
+    other = stage.follower(WORKER_1)
+    hung = stage.raw(join=WORKER_0)
+    hung.hear_end()
+    stage.follower(WORKER_0)
+    lead.wait_for_all(DEADLINE_S, go_on)
+    other.enlisted()
+    assert (stage.lost, other.lost) == ([], [])
+
+
 def test_a_follower_names_the_lead_that_did_not_come(pair: Stage) -> None:
     follower = pair.follower(WORKER_0, timeout_s=0.3)
     with pytest.raises(FairwayError) as caught:
@@ -803,6 +834,19 @@ def test_a_late_one_that_ends_before_it_is_ready_is_not_lost_twice(stage: Stage)
     again.enlisted()
     until(lambda: stage.back)
     assert (len(stage.lost), len(stage.back), len(lead.present)) == (1, 1, 3)
+
+
+def test_a_late_one_that_hangs_before_it_is_ready_is_told_to_observers(stage: Stage) -> None:
+    _, (killed, *_) = stage.started(WORKER_0, WORKER_1, PS, accepts_late=True, silence_s=SILENCE_S)
+    killed.kill()
+    until(lambda: stage.lost)
+    with observing(stage) as observer:
+        hung = stage.raw(join=WORKER_0)
+        until(lambda: "lost" in observer.kinds())
+        hung.hear_end()
+    lost = next(message for message in observer.heard if message["type"] == "lost")
+    assert (lost["task"], lost["silent"]) == ("worker 0", True)
+    assert stage.lost == [(WORKER_0, ENDED)]
 
 
 # --- observers

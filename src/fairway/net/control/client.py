@@ -242,6 +242,7 @@ async def observe(host: str, port: int, *, silence_s: float = SILENCE_S) -> Asyn
     Yields:
         Messages whose `type` is `waiting`, `start`, `event`, `lost`, `back`, `done` or `failed`, and
         `silent` when the lead is connected, but nothing was heard from it for `silence_s`: it hangs.
+        `lost` comes before the start, too, of a task that hangs.
     """
     while True:
         if channel := await dial(host, port, silence_s, CONNECT_S):

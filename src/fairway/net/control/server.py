@@ -84,6 +84,7 @@ class Control:
         self._background = Background("control")
         # All below is changed in the background only.
         self._peers: dict[Task, _Peer] = {}
+        self._came: set[Task] = set()
         self._observers: set[Channel] = set()
         self._connections: set[asyncio.Task[None]] = set()
         self._started = False
@@ -183,7 +184,7 @@ class Control:
         return f"{task} ({self._cluster.addresses[task]})"
 
     def _explain(self, missing: list[Task], timeout_s: float) -> FairwayError:
-        absent = [task for task in missing if task not in self._peers]
+        absent = [task for task in missing if task not in self._came]
         who = ", ".join(map(self._address, absent or missing))
         host, port = self._cluster.control_address
         return FairwayError(
@@ -232,6 +233,7 @@ class Control:
             await channel.ended()  # it closes, so that nothing on the way to it is cut off
             return
         peer = self._peers[task] = _Peer(channel)
+        self._came.add(task)
         channel.send(self._offer)
         try:
             async for message in channel:
@@ -291,10 +293,15 @@ class Control:
         peer.channel.abort()
         if self._closing or self._ending:
             self._news.set()
-        elif peer.started:
-            self._tell(encode("lost", task=str(task), reason=reason, silent=peer.channel.is_silent))
-            self._background.call(partial(self._on_lost, task, reason, peer.channel.is_silent))
-        elif not self._started:
+            return
+        is_silent = peer.channel.is_silent
+        line = encode("lost", task=str(task), reason=reason, silent=is_silent)
+        if peer.started:
+            self._tell(line)
+            self._background.call(partial(self._on_lost, task, reason, is_silent))
+        elif is_silent:
+            self._tell_observers(line)  # who may kill it; the others only wait for it
+        if not self._started:
             self._tell_missing()
 
     def _tell_missing(self) -> None:
