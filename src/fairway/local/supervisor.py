@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -19,13 +19,19 @@ log = logging.getLogger(__name__)
 STOP_TIMEOUT_S = 15.0
 """How long a part may take to end after SIGTERM: a trainer saves a checkpoint."""
 RESTARTS = 5
-"""Crashes in a row, each within `STABLE_S`, after which a part is given up."""
+"""Crashes in a row, each before the part `is_stable`, after which it is given up."""
 STABLE_S = 30.0
+STABLE_AGAIN_S = 120.0
+"""The same for a part that asks to be started again. Where a store takes small files but no model, it tries
+to publish for 60 s and up to 13.5 s more, after as long for what came before; then it has got nowhere, and
+would do so for ever. One that loses a peer after a longer run than this has trained meanwhile."""
 FIRST_S = 12.0
 """How long a part that the others wait for may take to end; a training that cannot save by then gives up."""
 FIRST_DELAY_S = 0.5
 EXPLAINED = range(1, RETRYABLE)
 """Exit codes of an error that the part has explained; a restart would only repeat it."""
+LINE_BYTES = 2**16
+"""A line that is longer is passed on in pieces."""
 COLOURS = (36, 35, 33, 32, 34)
 _PR_SET_PDEATHSIG = 1
 
@@ -50,17 +56,17 @@ class Part:
 
 
 class PartError(FairwayError):
-    """A part ended with an error that it has explained; exits as it did.
+    """A part cannot go on.
 
     Args:
-        part: Its name.
-        code: Its exit code.
+        message: Names it, and says how it ended.
+        code: Its exit code. The command ends with it if it is the part's own word; after a crash with 1.
         last_words: The last line it wrote.
     """
 
-    def __init__(self, part: str, code: int, last_words: str) -> None:
-        super().__init__(f"{part} ended with exit code {code}", hint=last_words)
-        self.exit_code = code
+    def __init__(self, message: str, code: int, last_words: str) -> None:
+        super().__init__(message, hint=last_words)
+        self.exit_code = code if code in EXPLAINED or code == START_AGAIN else 1
 
 
 async def until_any(ends: Collection[asyncio.Task[None]], beside: Iterable[asyncio.Task[None]]) -> None:
@@ -145,11 +151,11 @@ class Supervisor:
             if self._stopping.is_set() or (part.once and code == 0):
                 return
             if code in EXPLAINED:
-                raise PartError(part.name, code, last_words)
-            crashes = crashes + 1 if clock() - started < STABLE_S else 1
+                raise PartError(f"{part.name} ended with exit code {code}", code, last_words)
+            crashes = 1 if is_stable(code, clock() - started) else crashes + 1
             if crashes > RESTARTS:
-                raise FairwayError(
-                    f"{part.name} crashed {crashes} times in a row ({_cause(code)})", hint=last_words
+                raise PartError(
+                    f"{part.name} crashed {crashes} times in a row ({_cause(code)})", code, last_words
                 )
             delay = FIRST_DELAY_S * 2 ** (crashes - 1)
             log.warning("%s crashed (%s); restarting it in %.1f s", part.name, _cause(code), delay)
@@ -166,7 +172,6 @@ class Supervisor:
             env={**(os.environ if part.env is None else part.env), "PYTHONUNBUFFERED": "1"},
             start_new_session=True,  # Ctrl-C on the terminal goes to us, and we end the parts
             preexec_fn=_die_with_parent(),
-            limit=2**20,
         )
         self._running[part.name] = process
         if self._stopping.is_set():  # since it was decided to start it
@@ -175,14 +180,16 @@ class Supervisor:
             last_words = await self._pass_on(process, part, prefix)
             return await process.wait(), last_words
         finally:
+            if process.returncode is None:  # nobody reads its output any more, and it would wait for that
+                self.kill(part.name)
             del self._running[part.name]
 
     async def _pass_on(self, process: asyncio.subprocess.Process, part: Part, prefix: str) -> str:
         """Write a process's output with the prefix until it ends; return its last line."""
         last_words = ""
-        while process.stdout and (line := await process.stdout.readline()):
-            text = line.decode(errors="replace").rstrip()
-            if text:
+        assert process.stdout
+        async for line in _lines(process.stdout):
+            if text := line.decode(errors="replace").rstrip():
                 last_words = text.strip()
                 if not text.startswith(part.hidden):
                     sys.stderr.write(f"{prefix}{text}\n")
@@ -192,6 +199,29 @@ class Supervisor:
         text = f"{name:<{self._width}} │ "
         plain = not sys.stderr.isatty() or bool(os.environ.get("NO_COLOR"))
         return text if plain else f"\x1b[{colour}m{text}\x1b[0m"
+
+
+async def _lines(stream: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """Give the lines of a stream; unlike `readline` fail on none, but give one that is long in pieces."""
+    rest = b""
+    while chunk := await stream.read(LINE_BYTES):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+        if len(rest) >= LINE_BYTES:
+            yield rest
+            rest = b""
+    yield rest
+
+
+def is_stable(code: int, lasted_s: float) -> bool:
+    """Tell whether a part ran for so long that its end is no crash in a row.
+
+    Args:
+        code: Its exit code.
+        lasted_s: Seconds it ran.
+    """
+    return lasted_s >= (STABLE_AGAIN_S if code == START_AGAIN else STABLE_S)
 
 
 def _cause(code: int) -> str:

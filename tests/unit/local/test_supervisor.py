@@ -15,7 +15,7 @@ import pytest
 
 from fairway.errors import FairwayError
 from fairway.local import supervisor
-from fairway.local.supervisor import Part, Supervisor
+from fairway.local.supervisor import Part, Supervisor, is_stable
 
 
 def python(code: str) -> tuple[str, ...]:
@@ -163,6 +163,59 @@ def test_part_that_crashes_on_and_on_is_given_up() -> None:
 
     with pytest.raises(FairwayError, match="crashed 6 times in a row .SIGABRT"):
         asyncio.run(main())
+
+
+@pytest.mark.parametrize(("code", "exit_code"), [(138, 138), (3 + 128, 1)])
+def test_giving_up_a_part_that_asks_for_another_start_asks_for_one_too(code: int, exit_code: int) -> None:
+    async def main() -> None:
+        await Supervisor(width=3).start(Part("job", python(f"raise SystemExit({code})"), once=True))
+
+    with pytest.raises(FairwayError, match="job crashed 6 times in a row") as caught:
+        asyncio.run(main())
+    assert caught.value.exit_code == exit_code
+
+
+@pytest.mark.parametrize(
+    ("code", "seconds", "stable"),
+    [(-9, 29, False), (-9, 31, True), (138, 75, False), (138, 87, False), (138, 300, True)],
+)
+def test_a_part_that_cannot_publish_is_not_stable(code: int, seconds: float, stable: bool) -> None:
+    """It ends with 138 after 75 s, again and again; one that loses a peer does after hours."""
+    assert is_stable(code, seconds) == stable
+
+
+def test_a_long_line_is_passed_on_in_pieces(capfd: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        await Supervisor(width=1).start(Part("a", python("print('x' * 3_000_000 + '\\nend')"), once=True))
+
+    asyncio.run(main())
+    *pieces, last = capfd.readouterr().err.splitlines()
+    assert "".join(piece.removeprefix("a │ ") for piece in pieces) == "x" * 3_000_000
+    assert last == "a │ end"
+
+
+def test_a_part_whose_output_cannot_be_passed_on_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Closed:
+        def isatty(self) -> bool:
+            return False
+
+        def write(self, text: str) -> int:
+            raise BrokenPipeError(text)
+
+    async def main() -> None:
+        parts = Supervisor(width=1)
+        task = parts.start(Part("a", python("print('up', flush=True); import time; time.sleep(60)")))
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", Closed())
+            with pytest.raises(BrokenPipeError):
+                await task
+        (child,) = psutil.Process().children()
+        async with asyncio.timeout(10):
+            while not has_ended(child):
+                await asyncio.sleep(0.01)
+        await parts.stop()
+
+    asyncio.run(main())
 
 
 def test_a_part_that_needs_the_others_ends_before_them(capfd: pytest.CaptureFixture[str]) -> None:
