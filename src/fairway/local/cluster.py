@@ -20,7 +20,6 @@ from fairway.local.supervisor import Part, Supervisor, until_any, until_set
 from fairway.net.cluster import Cluster, Task, tf_config
 from fairway.net.control.client import observe
 from fairway.progress import Progress
-from fairway.storage.exports import find_version
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +100,6 @@ def run(settings: TrainSettings, cluster: ClusterSettings) -> str:
     Raises:
         FairwayError: a task ended with an error, or crashed again and again.
         StoppedError: SIGINT, SIGTERM or SIGHUP came.
-        StorageError: the export directory cannot be read.
     """
     addresses = free_addresses(list_tasks(cluster))
     lead = Cluster(addresses, next(iter(addresses)))
@@ -112,7 +110,7 @@ def run(settings: TrainSettings, cluster: ClusterSettings) -> str:
         settings, addresses, environment, _cores(), hidden=(f"{TRAINING}: ",) if drawn else ()
     )
     log.info("starting %s on this machine", ", ".join(part.name for part in parts))
-    return asyncio.run(run_parts(parts, control)) or find_version(settings.export_dir).uri
+    return asyncio.run(run_parts(parts, control))
 
 
 def list_tasks(cluster: ClusterSettings) -> list[Task]:
@@ -175,6 +173,7 @@ def build_parts(
                 "TF_CONFIG": tf_config(addresses, task),
             },
             hidden=hidden if task == lead else (),
+            is_needed=task.role != "evaluator",  # it only watches
         )
         for task in addresses
     ]
@@ -204,7 +203,7 @@ async def run_parts(parts: Sequence[Part], control: tuple[str, int] | None) -> s
         control: Address of the lead's control channel; `None` if it has none.
 
     Returns:
-        The URI of the exported version; empty if the lead did not tell.
+        The URI of the exported version.
 
     Raises:
         FairwayError: as `run`.
@@ -228,7 +227,8 @@ async def run_parts(parts: Sequence[Part], control: tuple[str, int] | None) -> s
         raise StoppedError(
             received[0], watch.where(), hint="The same command goes on from the last checkpoint."
         )
-    return watch.version
+    # Over the channel it tells nothing if all was trained already, or if nobody follows it.
+    return watch.version or supervisor.last_words[parts[0].name]
 
 
 def _receive_signals(kill: Callable[[], None]) -> tuple[list[int], asyncio.Event]:

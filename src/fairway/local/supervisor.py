@@ -46,6 +46,7 @@ class Part:
         once: It has a task and ends; otherwise an end is a crash, whatever the exit code.
         env: Its environment; `None`: that of this process.
         hidden: Lines that begin with one of these are not passed on.
+        is_needed: Where it cannot go on, the others cannot either; else that is a warning.
     """
 
     name: str
@@ -53,6 +54,7 @@ class Part:
     once: bool = False
     env: Mapping[str, str] | None = None
     hidden: tuple[str, ...] = ()
+    is_needed: bool = True
 
 
 class PartError(FairwayError):
@@ -91,12 +93,14 @@ class Supervisor:
 
     Attributes:
         exit_codes: How each part ended that has ended, the last time; negative: by that signal.
+        last_words: The last line that each of them wrote then.
     """
 
     def __init__(self, width: int) -> None:
         self._width = width
         self._tasks: list[asyncio.Task[None]] = []
         self.exit_codes: dict[str, int] = {}
+        self.last_words: dict[str, str] = {}
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
 
@@ -104,7 +108,8 @@ class Supervisor:
         """Start a part and keep it running.
 
         Returns:
-            A task that ends when the part has done its work, or raises a `FairwayError` when it cannot go on.
+            A task that ends when the part has done its work. When it cannot go on and the others need it, the
+            task raises a `PartError`.
         """
         prefix = self._prefix(part.name, COLOURS[len(self._tasks) % len(COLOURS)])
         task = asyncio.create_task(self._keep(part, prefix), name=part.name)
@@ -143,11 +148,19 @@ class Supervisor:
                     os.killpg(process.pid, signal.SIGKILL)
 
     async def _keep(self, part: Part, prefix: str) -> None:
+        try:
+            await self._repeat(part, prefix)
+        except PartError as err:
+            if part.is_needed:
+                raise
+            log.warning("%s; the others do not need it", err)
+
+    async def _repeat(self, part: Part, prefix: str) -> None:
         crashes, clock = 0, asyncio.get_running_loop().time
         while not self._stopping.is_set():
             started = clock()
             code, last_words = await self._run(part, prefix)
-            self.exit_codes[part.name] = code
+            self.exit_codes[part.name], self.last_words[part.name] = code, last_words
             if self._stopping.is_set() or (part.once and code == 0):
                 return
             if code in EXPLAINED:

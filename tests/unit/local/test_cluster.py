@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -123,6 +124,7 @@ def test_each_process_gets_the_flags_and_what_the_operator_would_inject() -> Non
     for task, each in zip(addresses, parts, strict=True):
         assert each.command == (sys.executable, "-m", "fairway", "train", *as_flags(settings))
         assert each.once
+        assert each.is_needed == (task.role != "evaluator")
         assert each.env is not None
         assert each.env["PATH"] == "/bin"
         injected = parse_tf_config(each.env["TF_CONFIG"])
@@ -246,8 +248,9 @@ def test_training_ends_when_all_have_ended(messages: list[dict[str, Any]]) -> No
     assert launch(*parts, control=CONTROL) == "e/1"
 
 
-def test_without_a_control_channel_the_version_is_not_known() -> None:
-    assert launch(part("chief", "time.sleep(0.1)"), part("evaluator 0", "")) == ""
+def test_version_is_what_the_lead_prints_where_it_tells_none() -> None:
+    """As beside an evaluator alone, or where all is trained already; others may have exported there since."""
+    assert launch(part("chief", "print('step 6 of 6'); print('e/1')"), part("evaluator 0", "")) == "e/1"
 
 
 def test_task_that_goes_on_after_the_end_is_ended(
@@ -270,6 +273,26 @@ def test_error_of_a_task_ends_all(failing: str) -> None:
     with pytest.raises(FairwayError, match=f"{failing} ended with exit code 1") as caught:
         launch(*(part(name, code) for name, code in codes.items()))
     assert caught.value.hint == "error: the loss is nan"
+
+
+@pytest.mark.parametrize(
+    ("end", "problem"),
+    [("sys.exit(1)", "ended with exit code 1"), ("os.abort()", "crashed 6 times in a row (SIGABRT)")],
+)
+def test_training_goes_on_without_an_evaluator(
+    end: str, problem: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervisor, "FIRST_DELAY_S", 0.0)
+    is_over = tmp_path / "over"
+
+    async def meanwhile() -> None:
+        warning = f"evaluator 0 {problem}; the others do not need it"
+        await until(lambda: warning in caplog.text)
+        is_over.touch()
+
+    chief = f"while not os.path.exists({str(is_over)!r}): time.sleep(0.01)\nprint('e/1')"
+    evaluator = replace(part("evaluator 0", end), is_needed=False)
+    assert launch(part("chief", chief), evaluator, meanwhile=meanwhile) == "e/1"
 
 
 def test_tasks_that_hang_are_killed(
@@ -526,4 +549,5 @@ def test_training_that_ends_in_spite_of_a_stop_has_ended(capfd: pytest.CaptureFi
         await until_written(capfd, "up")
         os.kill(os.getpid(), signal.SIGINT)
 
-    assert launch(part("chief", SAVES.replace("143", "0")), meanwhile=meanwhile) == ""
+    chief = part("chief", SAVES.replace("sys.exit(143)", "print('e/1'); sys.exit()"))
+    assert launch(chief, meanwhile=meanwhile) == "e/1"

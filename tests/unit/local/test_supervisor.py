@@ -195,11 +195,14 @@ def test_a_long_line_is_passed_on_in_pieces(capfd: pytest.CaptureFixture[str]) -
 
 
 def test_a_part_whose_output_cannot_be_passed_on_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    children: list[psutil.Process] = []
+
     class Closed:
         def isatty(self) -> bool:
             return False
 
         def write(self, text: str) -> int:
+            children.extend(psutil.Process().children())
             raise BrokenPipeError(text)
 
     async def main() -> None:
@@ -209,11 +212,9 @@ def test_a_part_whose_output_cannot_be_passed_on_is_not_left_behind(monkeypatch:
             patch.setattr(sys, "stderr", Closed())
             with pytest.raises(BrokenPipeError):
                 await task
-        (child,) = psutil.Process().children()
         async with asyncio.timeout(10):
-            while not has_ended(child):
+            while not has_ended(children[0]):
                 await asyncio.sleep(0.01)
-        await parts.stop()
 
     asyncio.run(main())
 
