@@ -7,7 +7,7 @@ import logging
 from functools import cached_property
 
 from fairway.config import TrainSettings
-from fairway.errors import DataError, StorageError
+from fairway.errors import DataError, StorageError, StoreAwayError
 from fairway.net.cluster import Cluster
 from fairway.storage.exports import Version, list_versions
 from fairway.storage.model_dir import CONFIG
@@ -47,14 +47,21 @@ class Finished:
     def __call__(self, is_last_question: bool) -> bool:
         """Look into the directories; what cannot be read is not finished: the task then waits for its lead.
 
+        May be called in any thread.
+
         Args:
             is_last_question: The lead does not come any more. Until then it may be about to train on, with
                 more steps than those of the run that is exported.
+
+        Raises:
+            StoreAwayError: the object store gave no answer.
         """
         try:
             content = read_if_there(open_store(self._settings.model_dir), CONFIG)
             config = {} if content is None else json.loads(content)
             return bool(config) and self._is_exported(config["run"], config["train_steps"], is_last_question)
+        except StoreAwayError:
+            raise
         except (StorageError, DataError, KeyError, TypeError, ValueError):
             log.debug("cannot tell whether the training is finished", exc_info=True)
             return False

@@ -32,6 +32,7 @@ def follow(workload: Workload, settings: TrainSettings, cluster: Cluster) -> Non
         UsageError: the settings are not the lead's, or a directory is not shared.
         DataError: the data cannot be had or is damaged, or is not the lead's.
         FairwayError: the lead did not come, or another task has failed.
+        StoreAwayError: the lead did not come, and the object store gave no answer.
         PeerError: a peer was lost; this task is to be started again.
         StoppedError: SIGINT or SIGTERM came.
     """

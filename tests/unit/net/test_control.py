@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fairway.errors import DataError, FairwayError, PeerError
+from fairway.errors import DataError, FairwayError, PeerError, StoreAwayError
 from fairway.net.cluster import Cluster, Task
 from fairway.net.control.channel import dial
 from fairway.net.control.client import Membership, observe
@@ -491,6 +491,75 @@ def test_a_finished_training_is_not_waited_for(pair: Stage) -> None:
     follower = pair.follower(WORKER_0, is_finished=lambda _: True)
     with pytest.raises(FinishedError):
         follower.enlisted()
+
+
+@pytest.fixture
+def slow_store(stack: ExitStack, monkeypatch: pytest.MonkeyPatch) -> SlowStore:
+    monkeypatch.setattr("fairway.net.control.client.IS_FINISHED_S", 0.1)
+    store = SlowStore()
+    stack.callback(store.give_up)
+    return store
+
+
+class SlowStore:
+    """Stands for the question whether the training is over, to a store that answers after long."""
+
+    def __init__(self) -> None:
+        self.asked: list[bool] = []
+        self._threads: list[threading.Thread] = []
+        self._over = threading.Event()
+
+    def __call__(self, is_last_time: bool) -> bool:
+        self._threads.append(threading.current_thread())
+        self.asked.append(is_last_time)
+        self._over.wait(DEADLINE_S)
+        raise StoreAwayError("s3.test is away", hint="Check S3_ENDPOINT.")
+
+    def give_up(self) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join(DEADLINE_S)
+
+
+def test_a_lead_is_found_while_the_store_is_asked(pair: Stage, slow_store: SlowStore) -> None:
+    follower = pair.follower(WORKER_0, is_finished=slow_store)
+    until(lambda: slow_store.asked)
+    pair.lead().wait_for_all(DEADLINE_S, go_on)
+    follower.enlisted()
+
+
+def test_a_lead_is_found_even_while_the_store_is_asked_for_the_last_time(
+    pair: Stage, slow_store: SlowStore
+) -> None:
+    follower = pair.follower(WORKER_0, is_finished=slow_store, timeout_s=0)
+    until(lambda: slow_store.asked == [True])
+    pair.lead().wait_for_all(DEADLINE_S, go_on)
+    follower.enlisted()
+
+
+def test_a_store_that_is_away_does_not_end_the_wait(pair: Stage, slow_store: SlowStore) -> None:
+    slow_store.give_up()
+    follower = pair.follower(WORKER_0, is_finished=slow_store)
+    until(lambda: len(slow_store.asked) > 1)
+    pair.lead().wait_for_all(DEADLINE_S, go_on)
+    follower.enlisted()
+
+
+@pytest.mark.parametrize(("timeout_s", "asked"), [(0, [True]), (1, [False])])
+def test_a_store_that_is_away_at_the_end_of_the_wait_asks_for_a_new_start(
+    pair: Stage, slow_store: SlowStore, timeout_s: float, asked: list[bool]
+) -> None:
+    begun = time.monotonic()
+    follower = pair.follower(WORKER_0, is_finished=slow_store, timeout_s=timeout_s)
+    until(lambda: slow_store.asked)
+    until(lambda: time.monotonic() > begun + timeout_s + 0.5)
+    slow_store.give_up()
+    with pytest.raises(StoreAwayError) as caught:
+        follower.enlisted()
+    words = f"the chief ({pair.addresses[CHIEF]}) did not come within {timeout_s} s; s3.test is away"
+    assert (caught.value.message, caught.value.hint) == (words, "Check S3_ENDPOINT.")
+    assert caught.value.exit_code == 138
+    assert slow_store.asked == asked  # who was asked before is not asked again
 
 
 def test_one_that_comes_after_the_end_is_told_so(pair: Stage) -> None:
@@ -1043,6 +1112,14 @@ def test_the_lead_stops_waiting(pair: Stage) -> None:
 def test_a_follower_stops_looking_for_the_lead(pair: Stage) -> None:
     with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda _: False) as membership:
         stops(enlisting(membership), soon())
+
+
+@pytest.mark.parametrize("timeout_s", [0, DEADLINE_S])
+def test_a_follower_stops_while_it_asks_the_store(
+    pair: Stage, slow_store: SlowStore, timeout_s: float
+) -> None:
+    with Membership(pair.cluster(WORKER_0), timeout_s, slow_store) as membership:
+        stops(enlisting(membership), lambda: slow_store.asked)
 
 
 def test_a_follower_stops_waiting_for_an_answer(pair: Stage) -> None:

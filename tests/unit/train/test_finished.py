@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fairway.config import TrainSettings
-from fairway.errors import DataError
+from fairway.errors import DataError, StorageError, StoreAwayError
 from fairway.net.cluster import Cluster, Task
 from fairway.storage.manifest import MANIFEST
 from fairway.storage.model_dir import write_config
@@ -61,3 +61,18 @@ def test_an_export_counts_that_has_all_the_steps_of_this_job(
     is_finished = Finished(Workload(), settings, CLUSTER)
     assert is_finished(False) == finished
     assert is_finished(True) == (exported is not None and exported >= given.get("train_steps", 0))
+
+
+@pytest.mark.parametrize("is_last_question", [False, True])
+def test_a_store_that_is_away_is_told_and_one_that_refuses_is_not(
+    monkeypatch: pytest.MonkeyPatch, is_last_question: bool
+) -> None:
+    def fail(uri: str) -> Any:
+        raise errors.pop()
+
+    errors = [StorageError("not allowed"), StoreAwayError("no answer")]
+    monkeypatch.setattr("fairway.train.finished.open_store", fail)
+    is_finished = Finished(Workload(), TrainSettings(model_dir="s3://b/m"), CLUSTER)
+    with pytest.raises(StoreAwayError):
+        is_finished(is_last_question)
+    assert not is_finished(is_last_question)

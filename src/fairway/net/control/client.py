@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future
 from functools import partial
 from types import TracebackType
 from typing import Any
 
-from fairway.errors import FairwayError, PeerError
+from fairway.errors import FairwayError, PeerError, StoreAwayError
 from fairway.net.cluster import Cluster
 from fairway.net.control.background import Background
 from fairway.net.control.channel import dial
@@ -37,8 +39,8 @@ class Membership:
     Args:
         cluster: The cluster.
         timeout_s: Seconds that the lead may be away before the start.
-        is_finished: Whether the training has been exported; asked while the lead is away, and told whether it
-            is the last time.
+        is_finished: Whether the training has been exported; asked while the lead is away, in a thread of its
+            own, and told whether it is the last time. It may raise a `StoreAwayError`.
         on_lost: Is called once, in a thread of its own, when `lost` is no longer None.
         on_failed: Is called likewise when the lead says after the start that the training has failed. Both
             are for a main thread that hangs in a step which a lost task will never complete.
@@ -101,6 +103,7 @@ class Membership:
         Raises:
             FinishedError: the training has been exported already.
             FailedPeerError: the lead or another task gave up.
+            StoreAwayError: the lead did not come in time, and the store does not tell why.
             FairwayError: the lead did not come in time, or what `prepare` raised.
         """
         self._lost = None
@@ -188,6 +191,8 @@ class _Patience:
         self._cluster = cluster
         self._timeout_s = timeout_s
         self._is_finished = is_finished
+        self._answer: Future[bool] | None = None
+        self._is_last_time = False
         self._deadline = time.monotonic() + timeout_s
         self._ask_at = time.monotonic() + IS_FINISHED_S  # a lead that starts just now changes the answer
         self._retry_s = FIRST_RETRY_S
@@ -203,22 +208,35 @@ class _Patience:
             raise outcome
         if isinstance(outcome, BusyError):
             self._deadline = time.monotonic() + self._timeout_s  # it is there, which is what has a limit
+            self._answer = None
             self._notice.say(f"{lead_name(self._cluster)} to start anew: it trains without this task")
         else:
             self._look_for_result()
             self._notice.say(lead_name(self._cluster, address=True))
         left_s = self._deadline - time.monotonic()
-        if left_s <= 0:
-            self._look_for_result(is_last_time=True)
-            raise self._explain()
-        pause_s, self._retry_s = min(self._retry_s, left_s), min(self._retry_s * 1.5, LAST_RETRY_S)
+        pause_s = min(self._retry_s, left_s if left_s > 0 else FIRST_RETRY_S)
+        self._retry_s = min(self._retry_s * 1.5, LAST_RETRY_S)
         return pause_s
 
-    def _look_for_result(self, *, is_last_time: bool = False) -> None:
-        if is_last_time or time.monotonic() >= self._ask_at:
-            if self._is_finished(is_last_time):
+    def _look_for_result(self) -> None:
+        """Ask whether the training is over when it is time to, and hear the answer when it is there."""
+        is_late = time.monotonic() >= self._deadline
+        if self._answer and self._answer.done():
+            self._judge(self._answer, is_late)
+            self._answer, self._ask_at = None, time.monotonic() + IS_FINISHED_S
+        if self._answer is None and (is_late or time.monotonic() >= self._ask_at):
+            self._answer, self._is_last_time = _ask(self._is_finished, is_late), is_late
+
+    def _judge(self, answer: Future[bool], is_late: bool) -> None:
+        """Raise what ends the waiting, if the answer does."""
+        try:
+            if answer.result():
                 raise FinishedError("the training is over")
-            self._ask_at = time.monotonic() + IS_FINISHED_S
+        except StoreAwayError as err:
+            if is_late:
+                raise StoreAwayError(f"{self._explain().message}; {err.message}", hint=err.hint) from err
+        if self._is_last_time:
+            raise self._explain()
 
     def _explain(self) -> FairwayError:
         host, port = self._cluster.control_address
@@ -227,6 +245,20 @@ class _Patience:
             f"{lead_name(self._cluster, address=True)} did not come within {self._timeout_s:g} s",
             hint=f"Check that it runs and that {where} can be reached, or raise --peer-wait-seconds.",
         )
+
+
+def _ask(question: Callable[[bool], bool], is_last_time: bool) -> Future[bool]:
+    """Ask in a thread that nobody waits for, not even at the end: a store may take long to answer."""
+    answer: Future[bool] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(question(is_last_time))
+        except BaseException as err:
+            answer.set_exception(err)
+
+    threading.Thread(target=ask, name="is-finished", daemon=True).start()
+    return answer
 
 
 async def observe(host: str, port: int, *, silence_s: float = SILENCE_S) -> AsyncGenerator[Message, None]:
