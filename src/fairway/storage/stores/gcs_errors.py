@@ -8,7 +8,7 @@ from google.auth import exceptions as auth
 from google.cloud.storage.exceptions import DataCorruption, InvalidResponse
 from urllib3.exceptions import HTTPError
 
-from fairway.storage.stores.network import UnreachableError
+from fairway.storage.stores.network import UnreachableError, is_tls_setting
 
 ERRORS = (
     api.GoogleAPIError,
@@ -54,7 +54,7 @@ def is_transient(err: Exception) -> bool:
     if isinstance(err, UnreachableError):
         return err.is_transient
     if isinstance(err, requests.exceptions.SSLError):
-        return "CERTIFICATE_VERIFY_FAILED" not in str(err)
+        return not is_tls_setting(err)
     return isinstance(err, _DROPPED) or status_of(err) in _TRANSIENT_STATUS
 
 

@@ -34,6 +34,16 @@ class UnreachableError(Exception):
         self.is_transient = is_transient
 
 
+def is_plain_answer(tls_error: Exception) -> bool:
+    """Tell whether a server answers without TLS, in the words of one OpenSSL or another."""
+    return any(words in str(tls_error) for words in ("WRONG_VERSION_NUMBER", "record layer failure"))
+
+
+def is_tls_setting(tls_error: Exception) -> bool:
+    """Tell whether an error in TLS comes of a setting and will last; else the line broke off."""
+    return is_plain_answer(tls_error) or "CERTIFICATE_VERIFY_FAILED" in str(tls_error)
+
+
 def endpoint_of(url: str) -> str:
     """Return HOST:PORT of a URL, as messages name an endpoint."""
     host, port = _host_and_port(url)

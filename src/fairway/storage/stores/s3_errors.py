@@ -9,7 +9,12 @@ from botocore import exceptions as boto
 from urllib3.exceptions import HTTPError
 
 from fairway.errors import StorageError, StoreAwayError
-from fairway.storage.stores.network import UnreachableError, endpoint_of
+from fairway.storage.stores.network import (
+    UnreachableError,
+    endpoint_of,
+    is_plain_answer,
+    is_tls_setting,
+)
 
 ERRORS = (boto.BotoCoreError, boto.ClientError, UnreachableError, HTTPError)
 """All that a call of boto3, or the look at its endpoint before, may raise."""
@@ -93,6 +98,8 @@ _CAUSES: dict[str, tuple[str, str]] = {
     "IllegalLocationConstraintException": _REGION,
 }
 _REDIRECTS = (301, 302, 307, 308)
+_LASTING_STATUS = (501, 507)
+"""Not implemented; no space left: both stay until somebody does something about it."""
 
 
 def code_of(err: Exception) -> str:
@@ -117,11 +124,11 @@ def raise_refusal(answer: dict[str, Any]) -> None:
 def is_transient(err: Exception) -> bool:
     """Tell whether the same call may succeed in a moment."""
     if isinstance(err, boto.ClientError):
-        return code_of(err) in _TRANSIENT or (status_of(err) >= 500 and status_of(err) != 501)
+        return code_of(err) in _TRANSIENT or (status_of(err) >= 500 and status_of(err) not in _LASTING_STATUS)
     if isinstance(err, UnreachableError):
         return err.is_transient
     if isinstance(err, boto.SSLError):
-        return not any(text in str(err) for text in ("CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"))
+        return not is_tls_setting(err)
     return isinstance(err, _DROPPED)
 
 
@@ -175,6 +182,8 @@ def _explanation(err: Exception, url: str) -> tuple[str, str]:
             f"{{endpoint}} sends requests elsewhere ({status}), as web servers do that are no S3 server",
             "Check S3_ENDPOINT; perhaps it wants TLS: set S3_USE_HTTPS=1.",
         )
+    if status == 507:
+        return f"{{endpoint}} has no space left ({code})", "Free some space there, or raise the quota."
     if code in _BUSY or status in (429, 503):
         return f"{{endpoint}} is overloaded ({code})", "Try again later."
     if isinstance(err, boto.ClientError):
@@ -208,9 +217,9 @@ def _plain(text: object) -> str:
 
 
 def _tls(err: Exception) -> tuple[str, str]:
-    if "WRONG_VERSION_NUMBER" in str(err) or "record layer" in str(err):
+    if is_plain_answer(err):
         return "{endpoint} does not speak TLS", "Set S3_USE_HTTPS=0 if it is meant to be plain HTTP."
-    if "CERTIFICATE_VERIFY_FAILED" in str(err):
+    if is_tls_setting(err):
         return (
             "the TLS certificate of {endpoint} is not trusted",
             "Name its authority with AWS_CA_BUNDLE=FILE.pem, or trust it unseen with S3_VERIFY_SSL=0.",

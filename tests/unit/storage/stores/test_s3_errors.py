@@ -75,6 +75,8 @@ def test_trouble_of_the_server_may_pass(code: str, status: int) -> None:
         ("PreconditionFailed", 412),
         ("InvalidRange", 416),
         ("NotImplemented", 501),
+        ("XMinioStorageFull", 507),
+        ("507", 507),
         ("400", 400),
         ("301", 301),
     ],
@@ -83,7 +85,14 @@ def test_refusal_will_last(code: str, status: int) -> None:
     assert not is_transient(refusal(code, status))
 
 
-@pytest.mark.parametrize("reason", ["[SSL: CERTIFICATE_VERIFY_FAILED]", "[SSL: WRONG_VERSION_NUMBER]"])
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "[SSL: CERTIFICATE_VERIFY_FAILED]",
+        "[SSL: WRONG_VERSION_NUMBER]",
+        "[SSL] record layer failure (_ssl.c:1000)",
+    ],
+)
 def test_certificates_and_plain_http_will_last(reason: str) -> None:
     assert not is_transient(connection(boto.SSLError, reason))
     assert is_transient(connection(boto.SSLError, "EOF occurred in violation of protocol"))
@@ -116,6 +125,7 @@ def test_unknown_host_will_last() -> None:
         (refusal("PermanentRedirect", 301), "in another region than us-east-1", "Set AWS_REGION"),
         (refusal("SlowDown", 503), "store:9000 is overloaded (SlowDown)", "later"),
         (refusal("503", 503), "store:9000 is overloaded (503)", "later"),
+        (refusal("XMinioStorageFull", 507), "store:9000 has no space left (XMinioStorageFull)", "space"),
         (refusal("Odd", 418), "store:9000 answers 418 Odd: {Odd}", "log"),
         (
             refusal("AccessDenied", 403, "AssumeRoleWithWebIdentity"),
@@ -141,6 +151,7 @@ def test_unknown_host_will_last() -> None:
         ),
         (connection(boto.SSLError, "[SSL: CERTIFICATE_VERIFY_FAILED]"), "is not trusted", "S3_VERIFY_SSL=0"),
         (connection(boto.SSLError, "[SSL: WRONG_VERSION_NUMBER]"), "does not speak TLS", "S3_USE_HTTPS=0"),
+        (connection(boto.SSLError, "[SSL] record layer failure"), "does not speak TLS", "S3_USE_HTTPS=0"),
         (
             boto.ProxyConnectionError(proxy_url="http://***:***@proxy:3128", error=""),
             "the proxy proxy:3128 cannot be reached",
