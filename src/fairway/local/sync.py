@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from fairway.config import SyncSettings
-from fairway.errors import StorageError, UsageError
+from fairway.errors import StorageError, StoreAwayError, UsageError
 from fairway.storage.exports import Version
 from fairway.storage.files import storage_errors
 from fairway.storage.mirror import send_model_dir
@@ -39,6 +39,7 @@ def run(source: str, target: str, settings: SyncSettings, show: Callable[[Versio
     Raises:
         UsageError: a URI is not one, or the two are not separate directories.
         StorageError: there is nothing to copy, or a version could not be copied.
+        StoreAwayError: versions could not be copied, each for want of an answer of a store.
     """
     path = local_path(source)
     with storage_errors("read", source):
@@ -80,7 +81,8 @@ def _copy_once(sync: Sync, source: str, keep: int | None, show: Callable[[Versio
         )
     if failures := sync.failures:
         reasons = "; ".join(f"version {number}: {failures[number]}" for number in sorted(failures))
-        raise StorageError(f"{len(failures)} of {len(complete)} versions could not be copied: {reasons}")
+        kind = StoreAwayError if sync.is_away else StorageError
+        raise kind(f"{len(failures)} of {len(complete)} versions could not be copied: {reasons}")
     if copied:
         log.info("copied %s", _count(copied))
     else:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from fairway.config import cache_dir
-from fairway.errors import StorageError, UsageError
+from fairway.errors import StorageError, StoreAwayError, UsageError
 from fairway.storage.exports import Catalog, Version, damaged_files, list_versions
 from fairway.storage.files import scratch_directory
 from fairway.storage.outage import explain
@@ -33,6 +33,7 @@ class _Failure:
     error: str
     retry_at: float
     delay_s: float
+    is_away: bool
 
 
 class StoppedError(Exception):
@@ -96,6 +97,11 @@ class Sync:
         """Why versions could not be copied, by number."""
         return {number: failure.error for number, failure in self._failures.copy().items()}
 
+    @property
+    def is_away(self) -> bool:
+        """Whether a store that gave no answer is why versions could not be copied, and nothing else."""
+        return bool(self._failures) and all(failure.is_away for failure in self._failures.copy().values())
+
     def run(self) -> Iterator[Version]:
         """Step until nothing is left to do; yield each version as it has been copied.
 
@@ -158,7 +164,7 @@ class Sync:
         try:
             copied = self._transfer(version)
         except StorageError as err:
-            self._fail(version.number, explain(err))
+            self._fail(version.number, err)
             return None
         self._failures.pop(version.number, None)
         return copied
@@ -177,12 +183,14 @@ class Sync:
         if self._stopped.is_set():
             raise StoppedError
 
-    def _fail(self, number: int, error: str) -> None:
-        before = self._failures.get(number)
+    def _fail(self, number: int, err: StorageError) -> None:
+        before, error = self._failures.get(number), explain(err)
         if before is None or before.error != error:
             log.warning("version %d is not copied: %s", number, error)
         delay_s = min(2 * before.delay_s, MAX_RETRY_S) if before else FIRST_RETRY_S
-        self._failures[number] = _Failure(error, self._clock() + delay_s, delay_s)
+        self._failures[number] = _Failure(
+            error, self._clock() + delay_s, delay_s, isinstance(err, StoreAwayError)
+        )
 
     def _prune(self, there: dict[int, Version]) -> None:
         """Delete what has gone from the source, and what is more than is to be kept."""

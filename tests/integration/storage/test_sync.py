@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from fairway.config import SyncSettings
+from fairway.errors import StorageError
+from fairway.local.sync import run
 from fairway.storage.exports import find_version, list_versions
 from fairway.storage.manifest import MANIFEST
 from fairway.storage.outage import Outage
@@ -330,6 +333,29 @@ def test_a_damaged_source_is_not_published(moto: Moto, via_proxy: FaultProxy, tm
     assert [version.number for version in sync.run()] == [1]
     assert "wrong checksum of saved_model.pb" in sync.failures[2]
     assert [version.number for version in list_versions(uri)] == [1]
+
+
+def test_a_command_that_a_store_gave_no_answer_is_to_be_given_again(
+    moto: Moto, via_proxy: FaultProxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.2)
+    uri = f"{moto.new_bucket()}/models"
+    for number in (1, 2):
+        make_version(tmp_path / "made", number)
+
+    def error() -> StorageError:
+        with pytest.raises(StorageError, match="2 of 2 versions could not be copied") as caught:
+            run(str(tmp_path / "made"), uri, SyncSettings(), lambda _: None)
+        return caught.value
+
+    def fail(status: int, code: str, path: str) -> Callable[[Request], Answer | None]:
+        return lambda each: Answer(status, code) if each.method == "PUT" and path in each.path else None
+
+    via_proxy.fault = fail(503, "ServiceUnavailable", "/models/")
+    assert error().is_retryable
+    one_denied = fail(403, "AccessDenied", "/2/")
+    via_proxy.fault = lambda each: one_denied(each) or fail(503, "SlowDown", "/1/")(each)
+    assert not error().is_retryable
 
 
 def test_the_command(fairway: Fairway, moto: Moto, via_proxy: FaultProxy, tmp_path: Path) -> None:
