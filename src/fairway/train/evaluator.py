@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from fairway.config import TrainSettings
-from fairway.errors import FairwayError, first_line
+from fairway.errors import FairwayError, StoreAwayError, first_line
 from fairway.net.cluster import Cluster
 from fairway.net.control.messages import Notice
 from fairway.net.control.session import lead_name
@@ -49,7 +51,8 @@ def evaluate_checkpoints(workload: Workload, settings: TrainSettings, cluster: C
         DataError: the data cannot be had or is damaged, or is not the lead's.
         StorageError: the events cannot be written.
         StoppedError: SIGINT or SIGTERM came.
-        FairwayError: nothing has changed in the model directory for `peer_wait_seconds`.
+        FairwayError: nothing has changed in the model directory for `peer_wait_seconds`, or for twice as long
+            once there is a training. The time for which its store is away does not count.
     """
     with StopSignal() as stop, open_watched(settings.model_dir) as model_dir:
         _Evaluator(workload, settings, cluster, model_dir).run(stop)
@@ -98,8 +101,14 @@ class _Evaluator:
             is_last = self._training is not None and self._evaluated >= self._training.total
             self._is_over = (is_last or is_exported) and self._newest() is None
 
-    def _noted(self) -> Any:
-        return self._outage.noted("trying again")
+    @contextmanager
+    def _noted(self) -> Iterator[None]:
+        with self._outage.noted("trying again"):
+            try:
+                yield
+            except StoreAwayError:
+                self._changed = time.monotonic()  # the training goes on meanwhile, for all one can tell
+                raise
 
     def _is_exported(self) -> bool:
         settings, training = self._settings, self._training
@@ -154,8 +163,11 @@ class _Evaluator:
         """Wait until it is time for the next look, but not for ever."""
         if self._is_over:
             return
-        if time.monotonic() - self._changed > self._settings.peer_wait_seconds:
-            raise self._lost()
+        wait_s = self._settings.peer_wait_seconds
+        if self._training:
+            wait_s *= 2  # the lead may wait as long for another task, and then has to load TensorFlow
+        if time.monotonic() - self._changed > wait_s:
+            raise self._lost(wait_s)
         if self._training is None and not self._outage.problem:
             self._notice.say(f"{self._lead} to start the training in {self._model_dir.uri}")
         end = time.monotonic() + self._model_dir.poll_s
@@ -163,8 +175,8 @@ class _Evaluator:
             time.sleep(min(CHECK_S, left))
             stop.check()
 
-    def _lost(self) -> FairwayError:
-        directory, wait_s = self._model_dir.uri, self._settings.peer_wait_seconds
+    def _lost(self, wait_s: float) -> FairwayError:
+        directory = self._model_dir.uri
         cause = f": {self._outage.problem}" if self._outage.problem else ""
         shared = "" if local_path(directory) is None else " and shares this disk (else use an object store)"
         return FairwayError(
