@@ -74,7 +74,7 @@ def main() -> NoReturn:
     """Run the command line.
 
     Exit codes: 0 done, 1 an explained error, 2 bad usage, 138 an error that another start may mend, such as a
-    store that gave no answer, 141 nobody reads the output; 129 stopped by SIGHUP, 130 by Ctrl-C, 143 by SIGTERM.
+    store that gave no answer, 141 nobody reads the output; 129, 130, 143 stopped by SIGHUP, Ctrl-C, SIGTERM.
     """
     if os.getpid() == 1:
         # The kernel drops a signal to a container's first process that has no handler: end as by default.
