@@ -110,7 +110,7 @@ class _OnDemand(_Follower):
 
     def take_part(self, membership: Membership, stop: StopSignal, guard: Guard) -> None:
         with ExitStack() as stack:
-            prepare = partial(self._prepare, stack=stack)
+            prepare = partial(self._prepare, stack=stack, stop=stop)
             while True:
                 membership.enlist({}, prepare, stop.check)
                 try:
@@ -120,12 +120,13 @@ class _OnDemand(_Follower):
                 else:
                     return
 
-    def _prepare(self, offer: dict[str, Any], stack: ExitStack) -> dict[str, Any]:
+    def _prepare(self, offer: dict[str, Any], stack: ExitStack, stop: StopSignal) -> dict[str, Any]:
         settings = agree(self._given, offer)
         shard = None
         if self._cluster.this.role == "worker":  # anew each time: another lead may have other data
             if self._path is None:
-                self._path = stack.enter_context(shard_file(self._cluster.addresses[self._cluster.this]))
+                address = self._cluster.addresses[self._cluster.this]
+                self._path = stack.enter_context(shard_file(address, stop.check))
             shard = write_shard(self._load(settings, offer).train, self._path)
         if self._server is None:
             self._server = _serve(self._cluster)
