@@ -77,6 +77,21 @@ def publish_version(version: Version, export_dir: str, count: Count = uncounted)
     return Version(version.number, join_uri(store.uri, str(version.number)), version.manifest)
 
 
+def is_claimed(version: Version, export_dir: str) -> bool:
+    """Tell whether a version's number is claimed for this very version in an object store.
+
+    Args:
+        version: A complete version of this machine.
+        export_dir: A URI.
+
+    Raises:
+        StorageError: the store does not answer or refuses, or the version's manifest cannot be read.
+    """
+    with storage_errors("read", version.path):
+        claim = _claim_of((version.path / MANIFEST).read_bytes())
+    return read_if_there(open_store(export_dir), f"{CLAIMS}/{version.number}") == claim
+
+
 def fetch_version(version: Version, export_dir: Path, count: Count = uncounted) -> Version:
     """Copy a complete version into an export directory of this machine, each file checked.
 
@@ -174,13 +189,17 @@ def _publish_on_disk(version: Version, directory: Path, count: Count) -> Version
 
 def _claim(store: Store, number: int, manifest: bytes) -> dict[str, Entry]:
     """Become the one writer of a version; return what is there of it already, by name."""
-    claim, key = hashlib.sha256(manifest).hexdigest().encode() + b"\n", f"{CLAIMS}/{number}"
+    key = f"{CLAIMS}/{number}"
     there = {entry.key.removeprefix(f"{number}/"): entry for entry in store.list(f"{number}/")}
     # A program that makes no claims has written it: claimed, it would be taken for our own the next time.
     if there and read_if_there(store, key) is None:
         raise TakenError(number, store.uri)
-    _create(store, key, claim, number)
+    _create(store, key, _claim_of(manifest), number)
     return there
+
+
+def _claim_of(manifest: bytes) -> bytes:
+    return hashlib.sha256(manifest).hexdigest().encode() + b"\n"
 
 
 def _create(store: Store, key: str, content: bytes, number: int) -> None:

@@ -16,7 +16,7 @@ from fairway.storage.checkpoints import fetch_model_dir
 from fairway.storage.exports import Version, list_versions, next_version, read_version
 from fairway.storage.files import lock_directory, make_directory, storage_errors
 from fairway.storage.mirror import PATIENCE_S, ConflictError, Mirror
-from fairway.storage.publish import TakenError, publish_version
+from fairway.storage.publish import TakenError, is_claimed, publish_version
 from fairway.storage.stores.uri import local_path, open_store
 
 _RETRY_S = 1.0
@@ -80,15 +80,16 @@ class Workspace:
         if local_path(self._export_uri) is not None:
             return version
         deadline = time.monotonic() + PATIENCE_S
-        numbered, said = False, False
+        is_taken, said = False, False
         while True:
             try:
-                if not numbered:
+                # What was begun is completed, or each start would leave another half of it there.
+                if is_taken or not is_claimed(version, self._export_uri):
                     version = _renumber(version, max(version.number, next_version(self._export_uri)))
-                numbered = True
+                is_taken = False
                 return publish_version(version, self._export_uri)
             except TakenError:
-                numbered = False
+                is_taken = True
             except StorageError as err:
                 if time.monotonic() > deadline:
                     raise _kept(err, self.export_dir, self._export_uri) from err

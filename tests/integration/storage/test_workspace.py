@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
 
-from fairway.errors import StorageError
+from fairway.errors import StorageError, StoreAwayError
 from fairway.storage.exports import Version, list_versions
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, METRICS
 from fairway.storage.publish import publish_version
+from fairway.storage.stores import retry
 from fairway.storage.stores.uri import open_store
+from fairway.train import workspace as workspaces
 from fairway.train.workspace import open_workspace
 from tests.integration.storage.writers import write_checkpoint
 from tests.manifests import make_version
 from tests.servers.fixtures import use
 from tests.servers.moto import Moto
+from tests.servers.proxy import Answer, FaultProxy, Request
 
 
 @pytest.fixture
@@ -60,6 +64,41 @@ def test_what_an_earlier_training_has_exported_is_published_once(bucket: str, tm
     assert numbers() == [2_000_000_001]
     publish_version(export(2_000_000_002), uris[1])  # as `fairway sync` does
     assert numbers() == [2_000_000_001, 2_000_000_002]
+
+
+def test_a_half_published_version_is_completed_under_its_number(
+    moto: Moto, bucket: str, tmp_path: Path, via_proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it takes, and although the number that is next goes on with the clock."""
+    monkeypatch.setattr(retry, "DEADLINE_S", 0.2)
+    monkeypatch.setattr(workspaces, "PATIENCE_S", 0.5)
+    uris = (str(tmp_path / "model"), f"{bucket}/export")
+
+    def fail(request: Request) -> Answer | None:
+        return Answer(503, "SlowDown") if request.method == "PUT" and "part-01" in request.path else None
+
+    via_proxy.fault = fail
+    with pytest.raises(StoreAwayError, match="could not be written"), open_workspace(*uris) as workspace:
+        workspace.publish(make_version(workspace.export_dir, 5))
+    (begun,) = list_versions(uris[1])
+    assert begun.problem
+    assert begun.number > 5
+    time.sleep(1.1)
+    with pytest.raises(StoreAwayError, match="could not be written"), open_workspace(*uris):
+        pass
+    via_proxy.fault = lambda _: None
+    with open_workspace(*uris):
+        pass
+    assert [(each.number, each.problem) for each in list_versions(uris[1])] == [(begun.number, "")]
+
+
+def test_a_number_that_another_version_has_is_not_taken(bucket: str, tmp_path: Path) -> None:
+    other = make_version(tmp_path / "other", 2_000_000_001, seed=7)
+    publish_version(other, f"{bucket}/export")
+    with open_workspace(str(tmp_path / "model"), f"{bucket}/export") as workspace:
+        version = make_version(workspace.export_dir, 2_000_000_001)
+        assert workspace.publish(version).number == 2_000_000_002
+    assert [each.number for each in list_versions(f"{bucket}/export")] == [2_000_000_001, 2_000_000_002]
 
 
 def test_after_a_conflict_the_results_are_not_to_be_sent_there(bucket: str) -> None:
