@@ -60,8 +60,8 @@ def list_checkpoints(store: Store) -> list[RemoteCheckpoint]:
 def fetch_model_dir(store: Store, directory: Path) -> int:
     """Bring a model directory on this machine to the state from which its training resumes.
 
-    What this machine has of the same run stays if it is further than what can be read in the store: it is
-    what an interrupted training could not send.
+    What this machine has of the same run stays if it is further than what can be read in the store, if only by
+    records after the last checkpoint: it is what an interrupted training could not send.
 
     Args:
         store: The model directory in the store.
@@ -74,10 +74,14 @@ def fetch_model_dir(store: Store, directory: Path) -> int:
         StorageError: the store does not answer; or it has checkpoints, and none can be read.
     """
     config = read_if_there(store, CONFIG)
+    metrics = read_if_there(store, METRICS) if config else None
     checkpoints = list_checkpoints(store)
     is_ours = config is not None and is_run_of(directory, config)
     here = max(local_checkpoints(directory), default=0) if is_ours else 0
     _delete_abandoned(store, checkpoints)
+    newest = checkpoints[-1] if checkpoints else None
+    if newest and newest.step == here and _has_all_of(directory, newest, metrics or b""):
+        return here
     # A damaged one stays until its step is written again: perhaps only what arrived here is damaged.
     newest_first = (each for each in reversed(checkpoints) if each.step >= here)
     with (
@@ -93,12 +97,23 @@ def fetch_model_dir(store: Store, directory: Path) -> int:
                 f"none of the {len(there)} checkpoints in {store.uri} can be read",
                 hint="Restore one from a backup, or choose another --model-dir to start afresh.",
             )
-        for name, content in ((CONFIG, config), (METRICS, read_if_there(store, METRICS) if config else None)):
+        for name, content in ((CONFIG, config), (METRICS, metrics)):
             if content is not None:
                 (fetched / name).write_bytes(content)
         shutil.rmtree(directory, ignore_errors=True)
         fetched.rename(directory)
     return step
+
+
+def _has_all_of(directory: Path, checkpoint: RemoteCheckpoint, metrics: bytes) -> bool:
+    """Tell whether a directory on this machine has a checkpoint whole, and the same metrics or more."""
+    with storage_errors("read", directory):
+        try:
+            sums = {name: sha256(directory / CHECKPOINTS / name) for name in checkpoint.files}
+            is_whole = all(sums[name] == entry["sha256"] for name, entry in checkpoint.files.items())
+            return is_whole and (directory / METRICS).read_bytes().startswith(metrics)
+        except FileNotFoundError:
+            return False
 
 
 def list_manifests(store: Store) -> list[str]:

@@ -208,6 +208,37 @@ def test_what_is_further_on_this_machine_stays(server: StoreServer, tmp_path: Pa
     assert not checkpoint(other, 99)
 
 
+def test_what_followed_the_last_checkpoint_stays_on_this_machine(server: StoreServer, tmp_path: Path) -> None:
+    store = open_store(f"{server.new_bucket()}/run")
+    source = make_model_dir(tmp_path / "a", 10)
+    Mirror(source, store).look()
+    with (source / METRICS).open("ab") as file:  # what the store did not take any more
+        file.write(b'{"step": 10, "test_loss": 0.3}\n')
+    (source / EVENTS / "test").mkdir()
+    (source / EVENTS / "test" / "events.out.tfevents.2").write_bytes(b"pictures")
+    assert fetch_model_dir(store, source) == 10
+    Mirror(source, store).look()
+    assert store.read(METRICS).endswith(b'"test_loss": 0.3}\n')
+    assert store.read(f"{EVENTS}/test/events.out.tfevents.2") == b"pictures"
+
+
+@pytest.mark.parametrize("older", ["metrics", "checkpoint"])
+def test_what_the_store_has_whole_or_longer_is_fetched(
+    server: StoreServer, tmp_path: Path, older: str
+) -> None:
+    store = open_store(f"{server.new_bucket()}/run")
+    source = make_model_dir(tmp_path / "a", 10)
+    Mirror(source, store).look()
+    expected = checkpoint(source, 10)
+    if older == "metrics":
+        store.write(METRICS, store.read(METRICS) + b'{"step": 10, "test_loss": 0.3}\n')
+    else:
+        (source / CHECKPOINTS / "ckpt-00000010.data-00000-of-00001").write_bytes(b"")  # power was lost
+    assert fetch_model_dir(store, source) == 10
+    assert (source / METRICS).read_bytes() == store.read(METRICS)
+    assert checkpoint(source, 10) == expected
+
+
 def test_sending_later_never_takes_a_training_back(server: StoreServer, tmp_path: Path) -> None:
     uri = f"{server.new_bucket()}/run"
     source = make_model_dir(tmp_path / "a", 10)
