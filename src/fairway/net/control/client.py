@@ -41,7 +41,8 @@ class Membership:
         timeout_s: Seconds that the lead may be away before the start.
         is_finished: Whether the training has been exported; asked while the lead is away, in a thread of its
             own, and told whether it is the last time. It may raise a `StoreAwayError`.
-        on_lost: Is called once, in a thread of its own, when `lost` is no longer None.
+        on_lost: Is called once after each start, in a thread of its own, when a task is lost without which
+            this one cannot go on: with its name, and why.
         on_failed: Is called likewise when the lead says after the start that the training has failed. Both
             are for a main thread that hangs in a step which a lost task will never complete.
         silence_s: Seconds without a word after which the lead counts as lost.
@@ -62,7 +63,7 @@ class Membership:
         self._is_finished = is_finished
         self._on_lost, self._on_failed = on_lost, on_failed
         self._silence_s = silence_s
-        self._lost: str | None = None
+        self._is_lost = False
         self._session: Session | None = None
         self._background = Background("membership")
 
@@ -75,17 +76,12 @@ class Membership:
     ) -> None:
         self._background.close()
 
-    @property
-    def lost(self) -> str | None:
-        """Who was lost after the start, and why, so that this task cannot go on; None while it can."""
-        return self._lost
-
     def enlist(
         self,
         hello: dict[str, Any],
         prepare: Callable[[dict[str, Any]], dict[str, Any]],
         check_stop: Callable[[], None],
-    ) -> dict[str, Any]:
+    ) -> None:
         """Join, get ready, and wait for the start; begin again when the lead ends before it.
 
         Can be called again after the lead was lost.
@@ -97,16 +93,13 @@ class Membership:
                 can mend it.
             check_stop: Is called a few times a second; what it raises ends the waiting.
 
-        Returns:
-            The offer under which the training has started.
-
         Raises:
             FinishedError: the training has been exported already.
             FailedPeerError: the lead or another task gave up.
             StoreAwayError: the lead did not come in time, and the store does not tell why.
             FairwayError: the lead did not come in time, or what `prepare` raised.
         """
-        self._lost = None
+        self._is_lost = False
         join = encode("join", **{**hello, "task": str(self._cluster.this)})
         while True:
             session = self._session = self._join(join, check_stop)
@@ -118,7 +111,7 @@ class Membership:
                 raise
             outcome = self._background.wait(session.get_started(ready), check_stop)
             if outcome is None:
-                return session.offer or {}
+                return
             if not isinstance(outcome, PeerError):
                 raise outcome
             self._pause(FIRST_RETRY_S, check_stop)
@@ -174,8 +167,8 @@ class Membership:
         return session
 
     def _hear_lost(self, reason: str) -> None:
-        if self._lost is None:
-            self._lost = reason
+        if not self._is_lost:
+            self._is_lost = True
             if self._on_lost:
                 self._background.call(partial(self._on_lost, reason))
 
