@@ -60,8 +60,8 @@ def list_checkpoints(store: Store) -> list[RemoteCheckpoint]:
 def fetch_model_dir(store: Store, directory: Path) -> int:
     """Bring a model directory on this machine to the state from which its training resumes.
 
-    What this machine has of the same run stays if it is further than what can be read in the store, if only by
-    records after the last checkpoint: it is what an interrupted training could not send.
+    What this machine has of the same run stays if it is further than what can be read in the store, and be
+    it by records after the last checkpoint: it is what an interrupted training could not send.
 
     Args:
         store: The model directory in the store.

@@ -16,6 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -69,6 +70,9 @@ class Mirror:
         here = max(local_checkpoints(directory), default=-1)
         # What is further was passed over as damaged: its steps are done again, and written again.
         self._published = max((each.step for each in self._checkpoints if each.step <= here), default=-1)
+        self._has_published = False
+        self._config_there: bytes | None = None
+        self._events_there: set[str] | None = None  # None: nothing was sent yet
         self._error: StorageError | None = None
         self._outage = Outage(f"{store.uri} takes results again")
         self._stop = threading.Event()
@@ -124,16 +128,23 @@ class Mirror:
         """Send what has changed since the last look; return whether anything had.
 
         Raises:
-            ConflictError: another training has written a checkpoint there.
+            ConflictError: another training has written a checkpoint there, or began there with another run.
             StorageError: the store does not take it.
         """
         # The checkpoint is taken first and published last: the records up to its step are there before it.
         step = self._stage_checkpoint()
         changed = [name for name in self._records() if self._sent.get(name) != self._state(name)]
-        in_parallel([partial(self._send, name) for name in changed])
-        if step is not None:
-            self._publish(step)
-        return bool(changed) or step is not None
+        if not changed and step is None:
+            return False
+        try:
+            self._refuse_others()
+            in_parallel([partial(self._send, name) for name in changed])
+            if step is not None:
+                self._publish(step)
+        except ConflictError:
+            self._take_back()
+            raise
+        return True
 
     def _watch(self) -> None:
         while not self._stop.wait(self._interval_s):
@@ -195,11 +206,35 @@ class Mirror:
                 return None  # removed already: there is a newer one, which comes next
         return step
 
-    def _publish(self, step: int) -> None:
+    def _refuse_others(self) -> None:
+        """Raise a `ConflictError` if another training is at work, before anything of it is written over."""
+        if self._events_there is None:
+            config = read_if_there(self._store, CONFIG)
+            if config is not None and not is_run_of(self._directory, config):
+                raise self._conflict(CONFIG)
+            self._config_there = config
+            self._events_there = {entry.key for entry in self._store.list(f"{EVENTS}/")}
         for key in set(list_manifests(self._store)) - self._known:
             if not self._is_ours(key):
                 raise self._conflict(key)
             self._known.add(key)
+
+    def _take_back(self) -> None:
+        """Undo what was sent, unless a checkpoint was: without one the directory was another training's.
+
+        That one writes its metrics anew with its next line, but never its `config.json`.
+        """
+        if self._has_published or self._events_there is None:
+            return
+        with suppress(StorageError):  # the conflict is what is to be told
+            self._store.delete(
+                name for name in self._records() if name not in {CONFIG, METRICS, *self._events_there}
+            )
+            there = self._config_there
+            if there and read_if_there(self._store, CONFIG) == (self._directory / CONFIG).read_bytes():
+                self._store.write(CONFIG, there)
+
+    def _publish(self, step: int) -> None:
         staging = self._directory / STAGING
         prefix = f"{CHECKPOINTS}/{self._writer}/"
         files = {name: entry | {"key": prefix + name} for name, entry in describe_files(staging).items()}
@@ -215,7 +250,7 @@ class Mirror:
             raise self._conflict(checkpoint.key) from err
         self._known.add(checkpoint.key)
         shutil.rmtree(staging, ignore_errors=True)
-        self._published = step
+        self._published, self._has_published = step, True
         others = (each for each in self._checkpoints if each.step != step)
         self._checkpoints = sorted([*others, checkpoint], key=lambda each: each.step)
         while len(self._checkpoints) > KEPT_CHECKPOINTS:

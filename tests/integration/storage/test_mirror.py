@@ -84,6 +84,9 @@ def test_a_look_with_nothing_new_asks_nothing(moto: Moto, tmp_path: Path, via_pr
     via_proxy.requests.clear()
     assert not mirror.look()
     assert not via_proxy.requests
+    (tmp_path / "a" / METRICS).write_bytes(b"{}\n")
+    assert mirror.look()
+    assert [each.method for each in via_proxy.requests] == ["GET", "PUT"], "one listing"
 
 
 def test_outage_delays_the_mirror_only(
@@ -141,7 +144,7 @@ def test_store_that_refuses_is_known_at_the_start(moto: Moto, tmp_path: Path, vi
 
 def test_two_trainings_do_not_mix(conditional_server: StoreServer, tmp_path: Path) -> None:
     uri = f"{conditional_server.new_bucket()}/run"
-    first, second = (make_model_dir(tmp_path / name, run=name) for name in "ab")
+    first, second = (make_model_dir(tmp_path / name) for name in "ab")
     mirrors = [Mirror(each, open_store(uri), interval_s=0.02) for each in (first, second)]
     for mirror in mirrors:
         mirror.start()
@@ -155,6 +158,60 @@ def test_two_trainings_do_not_mix(conditional_server: StoreServer, tmp_path: Pat
         mirrors[1].close()
     assert fetch_model_dir(open_store(uri), tmp_path / "c") == 10
     assert checkpoint(tmp_path / "c", 10) == checkpoint(first, 10)
+
+
+def test_a_training_that_is_refused_leaves_nothing_of_its_own(server: StoreServer, tmp_path: Path) -> None:
+    store = open_store(f"{server.new_bucket()}/run")
+    first, second = (make_model_dir(tmp_path / name) for name in "ab")
+    (second / EVENT_FILE).rename(second / EVENTS / "train" / "events.out.tfevents.2")
+    (second / CONFIG).write_text('{"run": "r1", "train_steps": 99}')
+    mirrors = [Mirror(each, store) for each in (first, second)]
+    for mirror in mirrors:
+        mirror.look()
+    assert store.read(CONFIG) == (second / CONFIG).read_bytes(), "nobody can tell yet"
+    write_checkpoint(first, 10)
+    mirrors[0].look()
+    with (first / METRICS).open("ab") as file:
+        file.write(b'{"step": 10}\n')
+    mirrors[0].look()
+    before = {entry.key: store.read(entry.key) for entry in store.list() if "tfevents.2" not in entry.key}
+
+    (second / METRICS).write_bytes(b"other\n")
+    for _ in range(2):
+        with pytest.raises(ConflictError, match="another training has written .*ckpt-00000010"):
+            mirrors[1].look()
+
+    expected = before | {CONFIG: (first / CONFIG).read_bytes()}
+    assert {entry.key: store.read(entry.key) for entry in store.list()} == expected
+
+
+def test_of_two_runs_at_one_place_the_second_is_refused_at_once(server: StoreServer, tmp_path: Path) -> None:
+    store = open_store(f"{server.new_bucket()}/run")
+    first, second = (make_model_dir(tmp_path / name, run=name) for name in "ab")
+    mirrors = [Mirror(each, store) for each in (first, second)]
+    mirrors[0].start()
+    before = store.list()
+    with pytest.raises(ConflictError, match=f"another training has written .*{CONFIG}"):
+        mirrors[1].start()
+    mirrors[0].close()
+    assert store.list() == before
+
+
+def test_a_training_that_is_taken_over_leaves_what_its_checkpoints_need(
+    server: StoreServer, tmp_path: Path
+) -> None:
+    store = open_store(f"{server.new_bucket()}/run")
+    first = make_model_dir(tmp_path / "a", 10)
+    mirror = Mirror(first, store)
+    mirror.look()
+    second = make_model_dir(tmp_path / "b", 10, 20)
+    (second / CONFIG).write_text('{"run": "r1", "train_steps": 99}')
+    Mirror(second, store).look()
+    before = store.list()
+    (first / METRICS).write_bytes(b"other\n")
+    with pytest.raises(ConflictError, match="ckpt-00000020"):
+        mirror.look()
+    assert store.list() == before
 
 
 def test_damaged_checkpoints_are_passed_over(
