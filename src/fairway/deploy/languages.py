@@ -9,19 +9,26 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
-_SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?", re.ASCII)
+_SERVICE = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?", re.ASCII)
+_DOTTED = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+_SUBDOMAIN = re.compile(rf"(?!.{{254}}){_DOTTED}", re.ASCII)
 _QUANTITY = re.compile(r"[0-9]+(\.[0-9]+)?(m|k|[KMGTPE]i?)?", re.ASCII)
-_VARIABLE = re.compile(r"[A-Za-z_.-][A-Za-z0-9_.-]*", re.ASCII)
-_LABEL_KEY = re.compile(
-    r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?", re.ASCII
-)
+_VARIABLE = re.compile(r"(?!\.$|\.\.)[A-Za-z_.-][A-Za-z0-9_.-]*", re.ASCII)
+_LABEL_KEY = re.compile(rf"({_DOTTED}/)?[A-Za-z0-9]([A-Za-z0-9_.-]{{0,61}}[A-Za-z0-9])?", re.ASCII)
 _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 _TOLERATION = ("key", "operator", "value", "effect", "tolerationSeconds")
-_SECRET_KEY = re.compile(r"[A-Za-z0-9_.-]{1,253}", re.ASCII)
+_OPERATORS = ("Equal", "Exists")
+_SECRET_KEY = re.compile(r"(?!\.$|\.\.)[A-Za-z0-9_.-]{1,253}", re.ASCII)
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
+_FACTORS = {
+    **{"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)},
+    **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)},
+    **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", start=1)},
+}
 
 
 @dataclass(frozen=True)
@@ -133,6 +140,8 @@ def parse_secret(value: Any) -> SecretMount | None:
     ((name, path),) = pairs.items()
     if not path.startswith("/"):
         raise ValueError(f"{path!r} is not an absolute path")
+    if ":" in path:
+        raise ValueError(f"{path!r} has a colon, which a path to mount at may not have")
     return SecretMount(_check(_SUBDOMAIN, name, "the name of a Secret"), path)
 
 
@@ -164,12 +173,13 @@ def _toleration_object(entry: Mapping[str, Any]) -> dict[str, Any]:
     for name in entry:
         if name not in _TOLERATION:
             raise ValueError(f"{name!r} is not one of {', '.join(_TOLERATION)}")
-    if (effect := entry.get("effect")) and effect not in _EFFECTS:
-        raise ValueError(f"{effect!r} is not one of {', '.join(_EFFECTS)}")
     read: dict[str, Any] = {name: _text(word) for name, word in entry.items() if word is not None}
-    if seconds := read.get("tolerationSeconds"):
-        if not re.fullmatch(r"-?[0-9]+", seconds, re.ASCII):
+    _check_toleration(read)
+    if (seconds := read.get("tolerationSeconds")) is not None:
+        if not re.fullmatch(r"-?[0-9]{1,18}", seconds, re.ASCII):
             raise ValueError(f"tolerationSeconds {seconds!r} is not a whole number")
+        if read.get("effect") != "NoExecute":
+            raise ValueError("tolerationSeconds needs the effect NoExecute")
         read["tolerationSeconds"] = int(seconds)
     return read
 
@@ -177,11 +187,28 @@ def _toleration_object(entry: Mapping[str, Any]) -> dict[str, Any]:
 def _toleration(item: str) -> dict[str, Any]:
     taint, _, effect = item.partition(":")
     key, equals, entry = taint.partition("=")
+    toleration: dict[str, Any] = {"key": key, "operator": "Equal" if equals else "Exists"}
+    toleration |= ({"value": entry} if equals else {}) | ({"effect": effect} if effect else {})
+    _check(_LABEL_KEY, key, "the key of a taint")
+    _check_toleration(toleration)
+    return toleration
+
+
+def _check_toleration(toleration: Mapping[str, str]) -> None:
+    """Refuse what Kubernetes refuses. Raises `ValueError` with the reason."""
+    key, value = toleration.get("key"), toleration.get("value", "")
+    operator, effect = toleration.get("operator") or "Equal", toleration.get("effect")
     if effect and effect not in _EFFECTS:
         raise ValueError(f"{effect!r} is not one of {', '.join(_EFFECTS)}")
-    _check(_LABEL_KEY, key, "the key of a taint")
-    toleration: dict[str, Any] = {"key": key, "operator": "Equal" if equals else "Exists"}
-    return toleration | ({"value": entry} if equals else {}) | ({"effect": effect} if effect else {})
+    if operator not in _OPERATORS:
+        raise ValueError(f"{operator!r} is not one of {', '.join(_OPERATORS)}")
+    if key:
+        _check(_LABEL_KEY, key, "the key of a taint")
+    elif operator != "Exists":
+        raise ValueError("a toleration without a key needs the operator Exists")
+    if value and operator == "Exists":
+        raise ValueError("a toleration with the operator Exists goes without a value")
+    _check(_LABEL_VALUE, value, "the value of a taint")
 
 
 def parse_traffic_rule(value: Any) -> tuple[Share, ...]:
@@ -229,6 +256,12 @@ def parse_name(value: Any) -> str:
     return _check(_LABEL, _text(value), "a name of small letters, digits and hyphens, at most 63")
 
 
+def parse_service_name(value: Any) -> str:
+    """Read the name of a Service: as other names, but it begins with a letter (RFC 1035)."""
+    what = "a name of small letters, digits and hyphens that begins with a letter, at most 63"
+    return _check(_SERVICE, _text(value), what)
+
+
 def parse_subdomain(value: Any) -> str:
     """Read the name of an object that may have dots: small letters, digits, hyphens and dots."""
     return _check(_SUBDOMAIN, _text(value), "a name of small letters, digits, hyphens and dots")
@@ -237,14 +270,36 @@ def parse_subdomain(value: Any) -> str:
 def parse_gateway(value: Any) -> str:
     """Read which Gateway: `NAME` or `NAMESPACE/NAME`."""
     text = _text(value)
-    for part in text.split("/", 1):
-        _check(_SUBDOMAIN, part, "NAME or NAMESPACE/NAME of a Gateway")
+    namespace, slash, name = text.rpartition("/")
+    if slash:
+        _check(_LABEL, namespace, "NAME or NAMESPACE/NAME of a Gateway")
+    _check(_SUBDOMAIN, name, "NAME or NAMESPACE/NAME of a Gateway")
     return text
 
 
 def parse_quantity(value: Any) -> str:
     """Read an amount of something: `500m`, `2`, `1.5Gi`."""
     return _check(_QUANTITY, _text(value), "an amount such as 500m, 2 or 1Gi")
+
+
+def parse_size(value: Any) -> str:
+    """Read an amount of something of which there must be some: `1Gi`."""
+    size = parse_quantity(value)
+    if not amount(size):
+        raise ValueError("must be above 0")
+    return size
+
+
+def amount(quantity: str) -> Decimal:
+    """Return the number that a quantity such as `500m` or `1Gi` is.
+
+    Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
+    """
+    number = quantity.rstrip("numkKMGTPEi")
+    suffix = quantity[len(number) :]
+    if suffix not in _FACTORS:  # 1E3: an exponent, and not a suffix
+        return Decimal(quantity)
+    return Decimal(number) * _FACTORS[suffix]
 
 
 def _raw_pairs(value: Any) -> dict[str, str]:

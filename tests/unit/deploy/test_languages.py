@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from fairway.deploy.languages import (
     SecretKey,
     SecretMount,
     Share,
+    amount,
     parse_env_variables,
     parse_gateway,
     parse_labels,
@@ -20,6 +22,8 @@ from fairway.deploy.languages import (
     parse_quantity,
     parse_secret,
     parse_secret_key_refs,
+    parse_service_name,
+    parse_size,
     parse_subdomain,
     parse_tolerations,
     parse_traffic_rule,
@@ -28,10 +32,10 @@ from fairway.deploy.languages import (
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
-SUBDOMAIN = st.from_regex(r"[a-z0-9]([a-z0-9.-]{0,20}[a-z0-9])?", fullmatch=True)
+SUBDOMAIN = st.lists(LABEL, min_size=1, max_size=3).map(".".join)
 VARIABLE = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.-]{0,12}", fullmatch=True)
-SECRET_KEY = st.from_regex(r"[A-Za-z0-9_.-]{1,12}", fullmatch=True)
-PATH = TEXT.map(lambda text: f"/{text}")
+SECRET_KEY = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,11}", fullmatch=True)
+PATH = TEXT.map(lambda text: f"/{text.replace(':', '')}")
 
 
 @given(st.dictionaries(VARIABLE, TEXT, max_size=4))
@@ -77,7 +81,7 @@ def test_shares_there_and_back(places: list[tuple[str, str]], data: st.DataObjec
 @given(
     st.lists(
         st.fixed_dictionaries(
-            {"key": LABEL, "operator": st.just("Exists"), "effect": st.just("NoSchedule")},
+            {"key": LABEL, "operator": st.just("Exists"), "effect": st.just("NoExecute")},
             optional={"tolerationSeconds": st.integers(0, 10**6)},
         ),
         max_size=3,
@@ -134,9 +138,9 @@ def test_tolerations_in_words_and_as_objects() -> None:
         {"key": "spot", "operator": "Exists", "effect": "NoExecute"},
         {"key": "any", "operator": "Exists"},
     )
-    assert parse_tolerations([{"operator": "Exists", "tolerationSeconds": "300", "value": None}]) == (
-        {"operator": "Exists", "tolerationSeconds": 300},
-    )
+    assert parse_tolerations(
+        [{"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": "300", "value": None}]
+    ) == ({"operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 300},)
 
 
 @pytest.mark.parametrize(
@@ -170,12 +174,47 @@ def test_tolerations_in_words_and_as_objects() -> None:
         (parse_tolerations, "gpu:Never", "'Never' is not one of NoSchedule, PreferNoSchedule, NoExecute"),
         (parse_tolerations, [{"key": "a", "seconds": "1"}], "'seconds' is not one of key, operator"),
         (parse_tolerations, [{"key": "a", "effect": "x"}], "'x' is not one of NoSchedule"),
-        (parse_tolerations, [{"tolerationSeconds": "5m"}], "tolerationSeconds '5m' is not a whole number"),
+        (
+            parse_tolerations,
+            [{"operator": "Exists", "tolerationSeconds": "5m"}],
+            "tolerationSeconds '5m' is not a whole number",
+        ),
+        (
+            parse_tolerations,
+            [{"operator": "Exists", "tolerationSeconds": ""}],
+            "tolerationSeconds '' is not a whole number",
+        ),
+        (
+            parse_tolerations,
+            [{"key": "a", "tolerationSeconds": "1"}],
+            "needs the effect NoExecute",
+        ),
+        (parse_tolerations, [{"key": "a", "operator": "In"}], "'In' is not one of Equal, Exists"),
+        (parse_tolerations, [{"key": "a", "operator": "Exists", "value": "b"}], "goes without a value"),
+        (parse_tolerations, [{"key": "a", "value": "b c"}], "'b c' is not the value of a taint"),
+        (parse_tolerations, [{"key": "a b"}], "'a b' is not the key of a taint"),
+        (parse_tolerations, [{"effect": "NoExecute"}], "without a key needs the operator Exists"),
+        (parse_tolerations, "gpu=a b:NoSchedule", "'a b' is not the value of a taint"),
+        (parse_tolerations, "a..b/gpu", "'a..b/gpu' is not the key of a taint"),
+        (parse_secret, "a=/mnt/x:y", "'/mnt/x:y' has a colon, which a path to mount at may not have"),
+        (parse_env_variables, "..A=1", "'..A' is not the name of an environment variable"),
+        (parse_secret_key_refs, "A=creds.\\..", "'..' is not a key of a Secret"),
+        (
+            parse_service_name,
+            "8ball",
+            "'8ball' is not a name of small letters, digits and hyphens that begins",
+        ),
+        (parse_subdomain, "a..b", "'a..b' is not a name"),
+        (parse_subdomain, "a-.b", "'a-.b' is not a name"),
+        (parse_subdomain, ".".join(["a" * 63] * 4), "is not a name"),
+        (parse_gateway, "a.b/c", "'a.b' is not NAME or NAMESPACE/NAME"),
+        (parse_size, "0", "must be above 0"),
+        (parse_size, "0.0Gi", "must be above 0"),
         (parse_name, "Mnist", "'Mnist' is not a name of small letters"),
         (parse_name, "a" * 64, "is not a name of small letters"),
         (parse_name, "a\n", "is not a name"),
         (parse_subdomain, "a..", "is not a name"),
-        (parse_gateway, "a/b/c", "'b/c' is not NAME or NAMESPACE/NAME"),
+        (parse_gateway, "a/b/c", "'a/b' is not NAME or NAMESPACE/NAME"),
         (parse_quantity, "1 Gi", "'1 Gi' is not an amount"),
         (parse_quantity, "-1", "'-1' is not an amount"),
     ],
@@ -183,3 +222,11 @@ def test_tolerations_in_words_and_as_objects() -> None:
 def test_what_is_wrong_is_said(parse: Any, value: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse(value)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value"),
+    [("2", "2"), ("500m", "0.5"), ("1.5Gi", "1610612736"), ("3k", "3000"), ("1e3", "1000"), ("1E3", "1000")],
+)
+def test_quantities_are_numbers(quantity: str, value: str) -> None:
+    assert amount(quantity) == Decimal(value)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from fairway.deploy.languages import amount
 from fairway.deploy.resources import Manifest
 from fairway.deploy.verbs.checks.check import Check, Patient, ok, warn
 
 NEARLY = Decimal("0.9")
 """The part of a quota from which on it is worth a word."""
-_FACTORS = {
-    **{"n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"), "": Decimal(1)},
-    **{suffix: Decimal(1000) ** power for power, suffix in enumerate("kMGTPE", start=1)},
-    **{f"{suffix}i": Decimal(1024) ** power for power, suffix in enumerate("KMGTPE", start=1)},
-}
 
 
 async def check_quotas(patient: Patient) -> list[Check]:
@@ -43,15 +39,3 @@ def _check_quota(patient: Patient, quota: Manifest) -> Check:
 def is_nearly_used_up(used: str, hard: str) -> bool:
     """Return whether an amount is near to its limit; both as Kubernetes writes quantities."""
     return amount(used) >= NEARLY * amount(hard)
-
-
-def amount(quantity: str) -> Decimal:
-    """Return the number that a quantity such as `500m` or `1Gi` is.
-
-    Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity/
-    """
-    number = quantity.rstrip("numkKMGTPEi")
-    suffix = quantity[len(number) :]
-    if suffix not in _FACTORS:  # 1E3: an exponent, and not a suffix
-        return Decimal(quantity)
-    return Decimal(number) * _FACTORS[suffix]

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from decimal import Decimal
 from pathlib import Path
-
-import pytest
 
 from fairway.deploy.resources import Manifest
 from fairway.deploy.verbs.checks.check import Outcome
-from fairway.deploy.verbs.checks.quota import amount, check_quotas, is_nearly_used_up
+from fairway.deploy.verbs.checks.quota import check_quotas, is_nearly_used_up
 from fairway.deploy.verbs.checks.secrets import check_accounts, check_secrets
 from fairway.deploy.verbs.checks.storage import check_claims
 from tests.unit.deploy.verbs.checks.clinic import Clinic, lines, make_patient, only
@@ -95,14 +92,6 @@ def test_a_quota_is_warned_of_when_nine_tenths_are_used(tmp_path: Path) -> None:
     assert lines(asyncio.run(check_quotas(patient))) == [
         "warn quota team: it is nearly used up: 1900m of 2 cpu"
     ]
-
-
-@pytest.mark.parametrize(
-    ("quantity", "value"),
-    [("2", "2"), ("500m", "0.5"), ("1.5Gi", "1610612736"), ("3k", "3000"), ("1e3", "1000"), ("1E3", "1000")],
-)
-def test_quantities_are_numbers(quantity: str, value: str) -> None:
-    assert amount(quantity) == Decimal(value)
 
 
 def test_near_is_nine_tenths() -> None:
