@@ -32,6 +32,7 @@ _TAGS = tuple(
     for name in ("null", "merge", "bool", "float", "int", "map", "seq", "str", "timestamp", "value")
 )
 _ALIAS = "!alias"
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 class DocumentError(ValueError):
@@ -81,7 +82,7 @@ def set_entry(text: str, path: Sequence[str], value: Any, *, first: bool = False
 
 
 def delete_entry(text: str, path: Sequence[str]) -> str:
-    """Return a document without an entry, and without the mappings that have nothing left then.
+    """Return a document without an entry, and without the mappings that have nothing left, not even comments.
 
     Args:
         text: The document.
@@ -94,10 +95,17 @@ def delete_entry(text: str, path: Sequence[str]) -> str:
     inner, depth = [expected], len(path)
     for key in path[:-1]:
         inner.append(inner[-1][key])
+    after = _Text(text).delete(path)
+    comments = after.count("#")  # a key with this sign at worst stays
     while depth > 1 and len(inner[depth - 1]) == 1:
-        depth -= 1
+        shorter = _Text(text).delete(path[: depth - 1])
+        if shorter.count("#") < comments:
+            break
+        after, depth = shorter, depth - 1
     del inner[depth - 1][path[depth - 1]]
-    return _checked(_Text(text).delete(path[:depth]), expected, path)
+    if depth > 1 and not inner[depth - 1] and not _Text(text).has_braces(path[: depth - 1]):
+        inner[depth - 2][path[depth - 2]] = None  # as a key with nothing behind it is read
+    return _checked(after, expected, path)
 
 
 def _checked(text: str, expected: Any, path: Sequence[str]) -> str:
@@ -220,11 +228,12 @@ class _Text:
             node = entry
         raise AssertionError("a path has at least one key")
 
+    def has_braces(self, path: Sequence[str]) -> bool:
+        node = self._at(path)
+        return node is not None and _is_flow(node)
+
     def delete(self, path: Sequence[str]) -> str:
-        node = self._root
-        for name in path[:-1]:
-            found = _find(node, name)
-            node = found[1] if found else None
+        node = self._at(path[:-1])
         found = _find(node, path[-1])
         if node is None or found is None:
             return self._text  # it comes from an alias or a merge
@@ -232,6 +241,13 @@ class _Text:
         if _is_flow(node):
             return self._delete_flow(node, found[0], end)
         return self._without(self._line_start(start), self._line_end(end))
+
+    def _at(self, path: Sequence[str]) -> Node | None:
+        node = self._root
+        for name in path:
+            found = _find(node, name)
+            node = found[1] if found else None
+        return node
 
     def _delete_flow(self, node: Node, key: Node, end: int) -> str:
         """Delete an entry and one comma; of an entry that has a line of its own, the line."""
@@ -286,7 +302,7 @@ class _Text:
         lines = [f"{' ' * (column + depth * self._step)}{_word(key)}:" for depth, key in enumerate(path)]
         lines[-1] += f" {_word(value)}"
         before = self._text[:at]
-        if before and not before.endswith("\n"):
+        if before and not before.endswith(("\n", _BYTE_ORDER_MARK)):
             before += self._break
         return before + self._break.join([*lines, ""]) + self._text[at:]
 
@@ -300,7 +316,8 @@ class _Text:
         return max(int(node.end_mark.index), int(key.end_mark.index))
 
     def _line_start(self, index: int) -> int:
-        return self._text.rfind("\n", 0, index) + 1
+        start = self._text.rfind("\n", 0, index) + 1
+        return start + self._text.startswith(_BYTE_ORDER_MARK, start)
 
     def _line_end(self, index: int) -> int:
         return self._text.find("\n", index) + 1 or len(self._text)

@@ -119,6 +119,8 @@ def test_aliases_and_merges() -> None:
 def test_a_byte_order_mark_is_no_content() -> None:
     assert parse("\ufeffa: 1\n") == {"a": "1"}
     assert set_entry("\ufeffa: 1\nb: 2\n", ["a"], "3") == "\ufeffa: 3\nb: 2\n"
+    assert set_entry("\ufeffa: 1\n", ["b"], "2", first=True) == "\ufeffb: 2\na: 1\n"
+    assert delete_entry("\ufeffa: 1\nb: 2\n", ["a"]) == "\ufeffb: 2\n"
 
 
 @pytest.mark.parametrize(
@@ -238,6 +240,25 @@ def test_mappings_with_nothing_left_go_too() -> None:
     assert delete_entry("{params: {a: {x: 1}}}\n", ["params", "a", "x"]) == "{}\n"
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (
+            "params:\n  train:  # tuned by Ann\n    # numWorkers: 4 (try again)\n    batchSize: 64  # few\n",
+            "params:\n  train:  # tuned by Ann\n    # numWorkers: 4 (try again)\n",
+        ),
+        ("params:  # of dev\n  train:\n    batchSize: 64\n", "params:  # of dev\n"),
+        ("params:\n  train:\n    batchSize: 64\n    # numWorkers: 4\n", "    # numWorkers: 4\n"),
+        ("params: {train: {batchSize: 64}}  # of dev\n", "params: {}  # of dev\n"),
+        ("params:\n  # of dev\n  train: {batchSize: 64}\n", "params:\n  # of dev\n"),
+    ],
+)
+def test_mappings_with_a_comment_stay(before: str, after: str) -> None:
+    path = ["params", "train", "batchSize"]
+    assert delete_entry(before, path) == after
+    assert parse(set_entry(after, path, 32)) == {"params": {"train": {"batchSize": "32"}}}
+
+
 def test_braces_over_several_lines() -> None:
     text = "a: {\n  x: 1,  # first\n  y: 2  # second\n}\n"
     assert set_entry(text, ["a", "z"], "3") == "a: {\n  x: 1,  # first\n  y: 2, z: 3  # second\n}\n"
@@ -343,6 +364,7 @@ def test_no_other_line_changes_in_any_document(
     before, after = text.split("\n"), edit().split("\n")
     above = common(before, after)
     below = common(before[above:][::-1], after[above:][::-1])
-    lines = 2 if sum(each[0] == path[0] for each in paths) > 1 else 4  # an empty mapping goes with its notes
+    lines = 2 if sum(each[0] == path[0] for each in paths) > 1 else 4  # an empty mapping goes, too
     assert len(before) - above - below <= lines
+    assert "\n".join(before).count("# note") == "\n".join(after).count("# note")
     assert len(after) - above - below <= 1
