@@ -24,9 +24,13 @@ class _Dumper(_FAST):  # type: ignore[misc] # which of the two it is, is known o
 
 
 # Words that kubectl's YAML reader takes for a number or a truth; PyYAML does not, and would not quote them.
+# It drops all underscores first: https://github.com/go-yaml/yaml/blob/v2.4.0/resolve.go
 _Dumper.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$|0o[0-7]+$"),
+    re.compile(
+        r"[-+]?_*(\.[0-9_]+|[0-9][0-9_]*(\.[0-9_]*)?)([eE]_*[-+]?[0-9_]+)?$"
+        r"|[-+]?_*0_*[xXoObB][0-9a-fA-F_]+$"
+    ),
     list("-+.0123456789"),
 )
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("[yYnN]$"), list("yYnN"))

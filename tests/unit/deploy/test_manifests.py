@@ -55,13 +55,19 @@ def test_words_stay_words(value: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["1e3", "12e4", "1.5e-3", "0o7", "y", "N", "no", "on", "1_000", "0x1f", "1:30"]
+    "value",
+    [
+        *("1e3", "12e4", "1.5e-3", "0o7", "y", "N", "no", "on", "1_000", "0x1f", "1:30"),
+        *("0X1F", "0O17", "-0o17", "+0x1", "0B11", "0o1_7", "1_0e3", "1e1_0", "0128", "-08", "1._5", "._5e3"),
+    ],
 )
 def test_words_that_another_reader_takes_for_numbers_have_quotes(value: str) -> None:
     assert to_yaml([{"value": value}]) == f"---\nvalue: '{value}'\n"
 
 
-@pytest.mark.parametrize("value", ["v1", "yes-man", "e3", "8500-x", "1.2.3", "10.0.0.1:80", "nginx"])
+@pytest.mark.parametrize(
+    "value", ["v1", "yes-man", "e3", "8500-x", "1.2.3", "10.0.0.1:80", "nginx", "0xg", "0b", "1e", "_1"]
+)
 def test_other_words_have_none(value: str) -> None:
     assert to_yaml([{"value": value}]) == f"---\nvalue: {value}\n"
 
