@@ -171,7 +171,7 @@ def _convert(hint: Any, value: Any) -> Any:
     """Return a value as a type has it. Raises `ValueError` with what is wrong, to follow a `but`."""
     allowed = _members(hint)
     value = "" if value is None else value
-    if value in ("", "null") and type(None) in allowed:
+    if value == "" and type(None) in allowed:
         return None
     for note in _notes(hint):
         if isinstance(note, Language):
