@@ -21,6 +21,8 @@ from fairway.deploy.languages import (
     parse_quantity,
     parse_secret,
     parse_secret_key_refs,
+    parse_service_name,
+    parse_size,
     parse_subdomain,
     parse_tolerations,
 )
@@ -37,8 +39,12 @@ MAX_NAME = 63
 """Characters of a label's value or a host name: RFC 1123."""
 
 Name = Annotated[str, Language("a name of small letters, digits and hyphens", parse_name)]
+ServiceName = Annotated[
+    str, Language("a name of small letters, digits and hyphens, first a letter", parse_service_name)
+]
 Subdomain = Annotated[str, Language("the name of an object", parse_subdomain)]
 Quantity = Annotated[str, Language("an amount such as 500m, 2 or 1Gi", parse_quantity)]
+Size = Annotated[str, Language("an amount such as 500Mi or 1Gi", parse_size)]
 Labels = Annotated[Mapping[str, str], Language("LABEL=VALUE,…", parse_labels)]
 Tolerations = Annotated[
     tuple[dict[str, Any], ...], Language("TAINT=VALUE:EFFECT,TAINT:EFFECT,…", parse_tolerations)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fairway.deploy.components.base import ComponentParams, Placement, PodParams, Quantity, Subdomain
+from fairway.deploy.components.base import ComponentParams, Placement, PodParams, Size, Subdomain
 from fairway.deploy.languages import Language, parse_subdomain
 from fairway.deploy.resources import Manifest, manifest
 
@@ -29,7 +29,7 @@ class ClaimParams(ComponentParams):
     name: Annotated[str, Language("the name of an object", parse_subdomain)] = "mnist-model"
     """Name of the claim."""
 
-    size: Quantity = "1Gi"
+    size: Size = "1Gi"
     """How much it holds, in bytes (Mi, Gi)."""
 
     access_mode: Annotated[

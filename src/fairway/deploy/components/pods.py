@@ -9,7 +9,9 @@ from typing import Any
 from fairway.deploy.components.base import Placement, PodParams
 from fairway.deploy.components.environment import Environment, literal
 from fairway.deploy.components.volumes import TMP, Volume
+from fairway.deploy.languages import amount
 from fairway.deploy.resources import Manifest, owner_labels
+from fairway.errors import UsageError
 
 USER = 10001
 """User and group of pods; the images' own. Not root, and none that a system has."""
@@ -50,7 +52,12 @@ def pod_spec(
         service_account: `None`: the namespace's default, and no token of it in the pod.
         grace_s: Seconds from SIGTERM to SIGKILL.
         sidecar: Starts before the container and runs beside it.
+
+    Raises:
+        UsageError: more is to be set aside for it than it may take.
     """
+    _check_limit(placement.component, "cpu", params.cpu, params.cpu_limit)
+    _check_limit(placement.component, "memory", params.memory, params.memory_limit)
     account = {"serviceAccountName": service_account} if service_account else {}
     secret = params.image_pull_secret
     return {
@@ -159,6 +166,15 @@ def command_probe(command: Sequence[str], *, period_s: int, failures: int) -> Ma
 def drain(seconds: int) -> Manifest:
     """Return a hook that keeps a server answering while others still learn that it is about to end."""
     return {"preStop": {"exec": {"command": ["sleep", str(seconds)]}}}
+
+
+def _check_limit(component: str, param: str, request: str, limit: str) -> None:
+    """Refuse what the cluster would only refuse when it makes the pods, long after `apply`."""
+    if amount(request) > amount(limit):
+        raise UsageError(
+            f"{component}: {param} is {request}, more than {param}Limit, which is {limit}",
+            hint=f"Set {param}Limit to at least {request}, or {param} to at most {limit}.",
+        )
 
 
 def _affinity(placement: Placement, volumes: Sequence[Volume]) -> Manifest:

@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 from fairway.config import MODEL_NAME
 from fairway.deploy.components import routes
-from fairway.deploy.components.base import ComponentParams, Gateway, Name, Placement, Subdomain, join_name
+from fairway.deploy.components.base import (
+    ComponentParams,
+    Gateway,
+    Name,
+    Placement,
+    ServiceName,
+    Subdomain,
+    join_name,
+)
 from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import service, service_port
 from fairway.deploy.languages import Language, Share, parse_traffic_rule
@@ -29,7 +37,7 @@ TrafficRule = Annotated[
 class ServiceParams(ComponentParams):
     """Which model servers are asked, under which name."""
 
-    name: Name = "mnist-service"
+    name: ServiceName = "mnist-service"
     """Name of the Service: REST on port 8500, gRPC on port 9000."""
 
     model_name: Name = MODEL_NAME

@@ -7,7 +7,15 @@ from typing import Annotated, ClassVar
 
 from fairway.deploy.components import pods, routes
 from fairway.deploy.components.access import access_environment, access_volumes
-from fairway.deploy.components.base import AccessParams, Gateway, Name, Placement, Subdomain, join_name
+from fairway.deploy.components.base import (
+    AccessParams,
+    Gateway,
+    Name,
+    Placement,
+    ServiceName,
+    Subdomain,
+    join_name,
+)
 from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import deployment, service, service_port
 from fairway.deploy.components.policies import allow, front_peers, network_policy
@@ -27,7 +35,7 @@ class TensorBoardParams(AccessParams):
 
     directories: ClassVar[tuple[str, ...]] = ("log_dir",)
 
-    name: Name = "tensorboard"
+    name: ServiceName = "tensorboard"
     """Name of the Deployment and the Service, to which -tb is added."""
 
     log_dir: Annotated[str | None, From("train", "modelDir")] = None

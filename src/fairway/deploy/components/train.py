@@ -11,12 +11,12 @@ from fairway.deploy.components.base import (
     CLAIM_PATH,
     TRAIN_IMAGE,
     EnvVariables,
-    Name,
     Placement,
     PodParams,
     Quantity,
     Secret,
     SecretKeyRefs,
+    ServiceName,
     Subdomain,
 )
 from fairway.deploy.components.launchers import job, jobset, tfjob
@@ -27,6 +27,11 @@ from fairway.deploy.components.volumes import require_claim
 from fairway.deploy.resources import Manifest
 from fairway.errors import UsageError
 
+MAX_S = 10**9
+"""Kubernetes' own bound is 2**31 - 1."""
+MIN_TTL_S = 60
+"""With less, `up` and `apply --wait` may look for the end of a training when it is gone already."""
+
 Launcher = Literal["tfjob", "job", "jobset"]
 
 
@@ -36,8 +41,8 @@ class TrainParams(TrainSettings, PodParams):
 
     directories: ClassVar[tuple[str, ...]] = ("model_dir", "export_dir", "data_dir")
 
-    name: Name = "mnist-train"
-    """Name of the job."""
+    name: ServiceName = "mnist-train"
+    """Name of the job, and the first part of those of its tasks' Services."""
 
     launcher: Launcher = "tfjob"
     """tfjob: Kubeflow's training operator. job: plain Kubernetes. jobset: the JobSet controller."""
@@ -97,11 +102,11 @@ class TrainParams(TrainSettings, PodParams):
     """Losses of tasks after which the job is given up. The training operator counts them with restartPolicy
     OnFailure only, and then each pod that is started again."""
 
-    active_deadline_seconds: Annotated[Count | None, Range(minimum=1)] = None
+    active_deadline_seconds: Annotated[Count | None, Range(minimum=1, maximum=MAX_S)] = None
     """Seconds after which the job is ended. Default: never."""
 
-    ttl_seconds_after_finished: Annotated[Count | None, Range(minimum=0)] = None
-    """Seconds after which a finished job is deleted. Default: never."""
+    ttl_seconds_after_finished: Annotated[Count | None, Range(minimum=MIN_TTL_S, maximum=MAX_S)] = None
+    """Seconds after which a finished job is deleted; until then its end can be seen. Default: never."""
 
 
 RETIRED: Mapping[str, str] = {

@@ -8,7 +8,16 @@ from typing import Annotated, ClassVar
 from fairway.config import DatasetName
 from fairway.deploy.components import pods, routes
 from fairway.deploy.components.access import access_environment, access_volumes
-from fairway.deploy.components.base import AccessParams, Gateway, Name, Placement, Port, Replicas, Subdomain
+from fairway.deploy.components.base import (
+    AccessParams,
+    Gateway,
+    Name,
+    Placement,
+    Port,
+    Replicas,
+    ServiceName,
+    Subdomain,
+)
 from fairway.deploy.components.needs import Needs, refuse_unread
 from fairway.deploy.components.objects import deployment, service, service_port
 from fairway.deploy.components.policies import allow, front_peers, network_policy
@@ -27,7 +36,7 @@ class WebParams(AccessParams):
 
     directories: ClassVar[tuple[str, ...]] = ("model_dir", "export_dir", "data_dir")
 
-    name: Name = "web-ui"
+    name: ServiceName = "web-ui"
     """Name of the Deployment and the Service."""
 
     service: Annotated[Name | None, From("mnist-service", "name")] = None

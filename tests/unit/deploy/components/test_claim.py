@@ -8,6 +8,12 @@ from fairway.errors import UsageError
 from tests.unit.deploy.components.cases import build
 
 
+@pytest.mark.parametrize("size", ["0", "0Gi", "0.0"])
+def test_a_claim_holds_something(size: str) -> None:
+    with pytest.raises(UsageError, match=f"size is '{size}', but must be above 0"):
+        build("storage", size=size)
+
+
 @pytest.mark.parametrize("mode", ["ReadWriteOnce", "ReadWriteMany"])
 def test_a_claim_is_for_several_pods(mode: str) -> None:
     (claim,) = build("storage", accessMode=mode)

@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 import yaml
 
+from fairway.deploy.components import KINDS
+from fairway.deploy.components.base import PodParams
 from fairway.deploy.manifests import to_yaml
 from fairway.deploy.resources import JOBS, RESOURCES, Manifest
-from tests.unit.deploy.components.cases import CASES, NAMESPACE, build_case
+from fairway.errors import UsageError
+from tests.unit.deploy.components.cases import CASES, NAMESPACE, build, build_case
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 OWN = {
@@ -176,3 +179,51 @@ def test_manifests_are_the_same_each_time_and_plain_in_yaml(name: str) -> None:
     assert text == to_yaml(build_case(name))
     assert list(yaml.safe_load_all(text)) == build_case(name)
     assert not re.search(r"&id\d|\*id\d", text), "YAML has an alias: two parts are one object"
+
+
+PODS = {kind: written for kind, written in CASES.values() if issubclass(KINDS[kind].params, PodParams)}
+"""Params of each kind of component that has pods."""
+
+every_kind_with_pods = pytest.mark.parametrize("kind", PODS)
+
+
+@every_kind_with_pods
+@pytest.mark.parametrize(
+    ("written", "words", "hint"),
+    [
+        (
+            {"cpu": "4", "cpuLimit": "2"},
+            "cpu is 4, more than cpuLimit, which is 2",
+            "Set cpuLimit to at least 4",
+        ),
+        (
+            {"cpu": "2500m", "cpuLimit": "2"},
+            "cpu is 2500m, more than cpuLimit",
+            "Set cpuLimit to at least 2500m",
+        ),
+        (
+            {"memory": "1.5Gi", "memoryLimit": "1500M"},
+            "memory is 1.5Gi, more than memoryLimit, which is 1500M",
+            "Set memoryLimit to at least 1.5Gi",
+        ),
+    ],
+)
+def test_a_pod_may_take_what_is_set_aside_for_it(
+    kind: str, written: dict[str, str], words: str, hint: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        build(kind, **PODS[kind] | written)
+    assert words in caught.value.message
+    assert hint in caught.value.hint
+
+
+@every_kind_with_pods
+def test_a_pod_may_take_no_more_than_is_set_aside(kind: str) -> None:
+    build(kind, **PODS[kind] | {"cpu": "2", "cpuLimit": "2000m", "memory": "1024Mi", "memoryLimit": "1Gi"})
+
+
+@pytest.mark.parametrize("kind", ["train", "mnist-service", "tensorboard", "web-ui"])
+def test_the_name_of_a_service_begins_with_a_letter(kind: str) -> None:
+    """As that of a training does, which names the Services of its tasks."""
+    with pytest.raises(UsageError, match="name is '8ball', but .* begins with a letter"):
+        build(kind, name="8ball")

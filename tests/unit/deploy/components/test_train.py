@@ -302,3 +302,17 @@ def test_the_hint_says_how_long_a_name_may_be(launcher: str) -> None:
     with pytest.raises(UsageError):
         build("train", name="m" * (int(length) + 1), **written)
     build("train", name="m" * int(length), **written)
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ({"ttlSecondsAfterFinished": 59}, "ttlSecondsAfterFinished is 59, but must be at least 60"),
+        ({"ttlSecondsAfterFinished": 2**31}, "but must be at least 60 and at most 1e[+]09"),
+        ({"activeDeadlineSeconds": 2**31}, "but must be at least 1 and at most 1e[+]09"),
+    ],
+)
+def test_seconds_that_a_cluster_does_not_take_or_nobody_sees(written: dict[str, int], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        build("train", **PVC, **written)
+    build("train", **PVC, ttlSecondsAfterFinished=60, activeDeadlineSeconds=10**9)
