@@ -31,6 +31,7 @@ from fairway.deploy.resources import APP_LABEL, Manifest
 from fairway.errors import UsageError
 
 Storage = Literal["gcp", "aws", "pvc", "local"]
+_SCHEMES: Mapping[str, Storage] = {"gs": "gcp", "s3": "aws"}
 TENSORFLOW_SERVING_IMAGE = "tensorflow/serving:2.19.1"
 
 
@@ -148,10 +149,12 @@ NEEDS = (
 
 
 def place(params: ServingParams) -> Storage:
-    """Return where a model lies, whatever the component's `storage` is."""
+    """Return where a model lies, whatever the component's `storage` is, unless nobody knows the scheme."""
     base_path = params.model_base_path or ""
     if is_uri(base_path):
-        return "gcp" if base_path.startswith("gs://") else "aws"
+        # An unknown scheme is an error of the component, which must not be left out for it.
+        scheme = base_path.partition("://")[0].lower()
+        return _SCHEMES.get(scheme, params.storage)
     return "pvc" if params.pvc_name else "local"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fairway.deploy.components.serving import ServingParams, Storage, takes_part
 from fairway.deploy.resources import Manifest
 from fairway.errors import UsageError
 from fairway.tfs.configs import Monitoring, parse_monitoring
@@ -244,6 +245,9 @@ def test_everybody_may_ask_what_others_than_the_cluster_reach(service_type: str)
             ["modelBasePath is /data", "not on the claim c"],
         ),
         ({"storage": "aws", "modelBasePath": "http://b/x"}, ["unknown scheme 'http'"]),
+        ({"storage": "gcp", "modelBasePath": "http://b/x"}, ["unknown scheme 'http'"]),
+        ({"storage": "pvc", "modelBasePath": "hdfs://b/x", "pvcName": "c"}, ["unknown scheme 'hdfs'"]),
+        ({"storage": "local", "modelBasePath": "http://b/x"}, ["unknown scheme 'http'"]),
         ({**SERVING["pvc"], "replicas": 3, "maxReplicas": 2}, ["maxReplicas is 2", "replicas, which is 3"]),
         ({**SERVING["pvc"], "replicas": 0, "maxReplicas": 2}, ["replicas is 0", "maxReplicas"]),
         ({**SERVING["pvc"], "labels": "version=v9"}, ["labels has version, which is set already: to v1"]),
@@ -275,3 +279,8 @@ def test_params_that_do_not_fit_together(written: dict[str, Any], words: list[st
     for word in words:
         assert word in caught.value.message
     assert caught.value.hint
+
+
+@pytest.mark.parametrize("storage", SERVING)
+def test_a_scheme_that_nobody_knows_is_refused_and_not_passed_over(storage: Storage) -> None:
+    assert takes_part(ServingParams(storage=storage, model_base_path="http://b/x"), [])
