@@ -158,18 +158,27 @@ def list_environments(app: App) -> list[str]:
         return sorted(path.stem for path in files if not path.name.startswith("."))
 
 
+def environment_file(app: App, name: str) -> Path:
+    """Return the file of an environment that is there, right or not.
+
+    Raises:
+        FairwayError: there is none of that name.
+    """
+    if name not in (names := list_environments(app)):
+        raise FairwayError(
+            f"environment {name!r} not found in {app.root / ENVIRONMENTS}{nearest(name, names)}",
+            hint=f"There are: {', '.join(names)}." if names else "Make one with: fairway env add NAME",
+        )
+    return app.environment_path(name)
+
+
 def load_environment(app: App, name: str) -> Environment:
     """Return an environment.
 
     Raises:
         FairwayError: there is none of that name, or its file is not right.
     """
-    path = app.environment_path(name)
-    if name not in (names := list_environments(app)):
-        raise FairwayError(
-            f"environment {name!r} not found in {app.root / ENVIRONMENTS}{nearest(name, names)}",
-            hint=f"There are: {', '.join(names)}." if names else "Make one with: fairway env add NAME",
-        )
+    path = environment_file(app, name)
     _name(path, "the name of an environment", name)
     content = _load_mapping(path, _ENVIRONMENT_KEYS)
     return Environment(

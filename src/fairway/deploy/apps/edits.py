@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from fairway.deploy.apps.app import (
     ENVIRONMENTS,
     App,
     Environment,
+    environment_file,
     list_environments,
     load_app,
     load_environment,
@@ -38,7 +41,7 @@ _APP_TEXT = """\
 # Set params by hand or with: fairway param set [--env=ENV] COMPONENT KEY VALUE
 # List them, with their values and where these come from: fairway param list [--env=ENV] [COMPONENT] --all
 version: 1
-name: {name}
+name:
 
 components:
   # A claim for the model. Where you have one already, or an object store, set train's params
@@ -102,7 +105,8 @@ def create_app(directory: Path, name: str | None = None) -> App:
     _check_name(name, "an app", hint="Give it another one with --name, for example: --name mnist")
     with storage_errors("create", directory):
         (directory / ENVIRONMENTS).mkdir(parents=True, exist_ok=True)
-    write_atomic(directory / APP_FILE, _APP_TEXT.format(name=name, claim=f"{name}-model").encode())
+    text = set_entry(_APP_TEXT.format(claim=f"{name}-model"), ["name"], name)  # `null` needs quotes
+    write_atomic(directory / APP_FILE, text.encode())
     return load_app(directory)
 
 
@@ -165,14 +169,17 @@ def change_environment(app: App, name: str, changes: Mapping[str, str | None]) -
 
 
 def remove_environment(app: App, name: str) -> None:
-    """Delete the file of an environment; what it has in a cluster stays.
+    """Delete the file of an environment, whatever is in it; what it has in a cluster stays.
 
     Raises:
         FairwayError: there is no environment of that name, or its file cannot be deleted.
     """
-    load_environment(app, name)
-    with storage_errors("delete", app.environment_path(name)):
-        app.environment_path(name).unlink()
+    path = environment_file(app, name)
+    with storage_errors("delete", path):
+        try:
+            path.unlink()
+        except IsADirectoryError as err:
+            raise FairwayError(f"{path} is a directory", hint="Move it elsewhere, or delete it.") from err
 
 
 def set_params(app: App, environment: str | None, component: str, values: Mapping[str, Any]) -> None:
@@ -262,19 +269,32 @@ def _list_command(environment: str | None, component: str) -> str:
 
 def _edit(path: Path, change: Callable[[str], str]) -> None:
     """Change a file's text, at once and only if it can be read again afterwards."""
-    before = read_document(path)
-    try:
-        after = change(before)
-    except DocumentError as err:
-        raise FairwayError(f"{path}: {err}", hint="Change it by hand.") from err
-    if after == before:
-        return
-    with storage_errors("write", path):
-        path = path.resolve()  # a link stays one
-        mode = path.stat().st_mode
-    write_atomic(path, after.encode())
-    with storage_errors("write", path):
-        path.chmod(stat.S_IMODE(mode))
+    with _locked(path):
+        before = read_document(path)
+        try:
+            after = change(before)
+        except DocumentError as err:
+            raise FairwayError(f"{path}: {err}", hint="Change it by hand.") from err
+        if after == before:
+            return
+        with storage_errors("write", path):
+            path = path.resolve()  # a link stays one
+            mode = path.stat().st_mode
+        write_atomic(path, after.encode())
+        with storage_errors("write", path):
+            path.chmod(stat.S_IMODE(mode))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a file for one change at a time; a lock file beside it would get into people's repositories."""
+    while True:
+        with storage_errors("change", path), path.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            # A change that went before has put another file in its place: that one is to be held.
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                yield
+                return
 
 
 def _check_name(name: str, what: str, *, hint: str = "For example: mnist-prod") -> None:

@@ -9,11 +9,14 @@ import stat
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from fairway.deploy.apps import edits
 from fairway.deploy.apps.app import App, Environment, list_environments, load_app, load_environment
 from fairway.deploy.apps.edits import (
     add_environment,
@@ -25,6 +28,7 @@ from fairway.deploy.apps.edits import (
     set_params,
 )
 from fairway.errors import FairwayError, StorageError, UsageError
+from fairway.storage.files import write_atomic
 
 NOBODY = 65534
 
@@ -100,6 +104,8 @@ def test_the_name_of_a_new_app(tmp_path: Path) -> None:
     assert "--name" in caught.value.hint
     assert not (tmp_path / "___").exists()
     assert app_name("ks_app") == "ks-app"
+    for word in ("null", "true", "no", "007", "1e3"):
+        assert create_app(tmp_path / word).name == word
 
 
 def test_fields_of_an_environment_change_in_their_order(app: App) -> None:
@@ -123,6 +129,20 @@ def test_an_environment_goes(app: App) -> None:
     assert list_environments(app) == []
     with pytest.raises(FairwayError, match="not found"):
         remove_environment(app, "dev")
+
+
+def test_an_environment_goes_whatever_is_in_its_file(app: App) -> None:
+    directory = app.root / "environments"
+    (directory / "bad.yaml").write_text("a: [")
+    (directory / "My Env.yaml").touch()
+    (directory / "loop.yaml").symlink_to("loop.yaml")
+    for name in ("bad", "My Env", "loop"):
+        remove_environment(app, name)
+    assert list_environments(app) == ["dev"]
+    (directory / "w.yaml").mkdir()
+    with pytest.raises(FairwayError, match="w.yaml is a directory") as caught:
+        remove_environment(app, "w")
+    assert caught.value.hint
 
 
 def test_a_param_is_set_at_its_place(app: App) -> None:
@@ -191,6 +211,19 @@ def test_a_link_stays_a_link_and_the_mode_the_mode(app: App, tmp_path: Path) -> 
     assert app.path.is_symlink()
     assert "numWorkers: 2" in real.read_text()
     assert stat.S_IMODE(real.stat().st_mode) == 0o664
+
+
+def test_changes_at_the_same_time_are_all_kept(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write_slowly(path: Path, data: bytes) -> None:
+        time.sleep(0.05)  # in which the others would read what is replaced now
+        write_atomic(path, data)
+
+    monkeypatch.setattr(edits, "write_atomic", write_slowly)
+    values = {"numWorkers": "4", "numPs": "1", "trainSteps": "9", "batchSize": "8"}
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda name: set_params(app, None, "train", {name: values[name]}), values))
+    assert values.items() <= load_app(app.root).component("train").params.items()
+    assert sorted(path.name for path in app.root.iterdir()) == ["environments", "fairway.yaml"]
 
 
 def test_setting_the_same_writes_nothing(app: App) -> None:
