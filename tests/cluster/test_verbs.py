@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_from_apply_to_delete(namespace: str, tmp_path: Path) -> None:
 
 def check_logs(app: ClusterApp) -> None:
     merged = app.fairway("logs", "dev").stdout
-    assert "chief-0" in merged
+    assert re.search(r"^chief-0 +│ training cnn for 60 steps of", merged, re.MULTILINE)
     assert "web-ui-" in merged
     followed = app.fairway("logs", "dev", "-c", "train", "--role", "chief", "-f", "--tail", "2").stdout
     assert [line.partition(" │ ")[0] for line in followed.splitlines()] == ["chief-0", "chief-0"]

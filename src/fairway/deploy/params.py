@@ -129,7 +129,7 @@ def find_param(params: type[Params], kind: str, name: str, retired: Mapping[str,
         raise UsageError(f"the param {name} of the 2019 tutorial is gone", hint=retired[name])
     raise UsageError(
         f"a component of kind {kind} has no param {name!r}{nearest(name, known)}",
-        hint="List them, with their help: fairway param list",
+        hint="List all that a component can have, with their help: fairway param list COMPONENT --all",
     )
 
 

@@ -10,7 +10,7 @@ from fairway.deploy.components.access import access_environment, access_volumes
 from fairway.deploy.components.base import Placement, is_on_claim, is_uri
 from fairway.deploy.components.environment import Environment, from_secrets, plain
 from fairway.deploy.components.service import GRPC_PORT, REST_PORT
-from fairway.deploy.components.volumes import Volume, secret_volumes, volume
+from fairway.deploy.components.volumes import Volume, check_paths, secret_volumes, volume
 from fairway.deploy.languages import SecretKey
 from fairway.deploy.resources import Manifest
 
@@ -90,20 +90,20 @@ def _fairway(params: ServingParams, placement: Placement) -> Manifest:
 
 def _tensorflow_serving(params: ServingParams, placement: Placement) -> Manifest:
     component = placement.component
-    base_path = str(params.model_base_path)
+    base_path, monitoring = str(params.model_base_path), _monitoring(params)
     if not is_uri(base_path):
-        volumes = _access(params, component)
+        volumes = _access(params, component, *monitoring)
         environment = _environment(params, component)
-        server = _server(params, base_path, environment, volumes)
-        return _spec(params, placement, server, [*volumes, *_monitoring(params)])
+        return _spec(params, placement, _server(params, base_path, environment, volumes), volumes)
     copies = volume("models", {"emptyDir": {}}, MODELS)
     volumes = _access(params, component, copies)
+    check_paths(component, [*volumes, *monitoring])
     target = f"{MODELS}/{params.model_name}"
     read_only = volume("models", {"emptyDir": {}}, MODELS, read_only=True)
     # The keys of the store are for the container that copies.
-    server = _server(params, target, plain(params.env_variables or {}), [read_only])
+    server = _server(params, target, plain(params.env_variables or {}), [read_only, *monitoring])
     sidecar = _sidecar(params, component, target, volumes)
-    return _spec(params, placement, server, [*volumes, *_monitoring(params)], sidecar)
+    return _spec(params, placement, server, [*volumes, *monitoring], sidecar)
 
 
 def _server(
@@ -127,7 +127,7 @@ def _server(
             *([f"--monitoring_config_file={_MONITORING_FILE}"] if params.enable_prometheus else []),
         ],
         environment,
-        [*volumes, *_monitoring(params)],
+        volumes,
         pods.resources(params, params.num_gpus),
         command=[_TENSORFLOW_SERVING],
         ports=_PORTS,
@@ -172,7 +172,10 @@ def _access(params: ServingParams, component: str, *more: Volume) -> list[Volume
         more = (*more, volume("gcp-credentials", source, GCP_CREDENTIALS, read_only=True))
     base_path = str(params.model_base_path)
     if params.storage == "local" and not is_uri(base_path) and not is_on_claim(base_path):
-        return [*secret_volumes(params.secret), *more]  # the model is in the image, whatever the claim holds
+        # The model is in the image, whatever the claim holds.
+        volumes = [*secret_volumes(params.secret), *more]
+        check_paths(component, volumes)
+        return volumes
     return access_volumes(params, component, *more)
 
 

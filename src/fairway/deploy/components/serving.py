@@ -142,6 +142,7 @@ NEEDS = (
         "server tensorflow-serving",
         lambda params: params.server == "tensorflow-serving",
     ),
+    Needs(["prometheus_namespace"], "networkPolicy true", lambda params: params.network_policy),
     Needs(["target_cpu"], "maxReplicas", lambda params: params.max_replicas),
     Needs(_S3, "s3Enable true", lambda params: params.s3_enable),
     Needs(_S3_KEYS, "s3SecretName", lambda params: params.s3_secret_name),

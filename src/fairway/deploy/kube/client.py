@@ -169,7 +169,8 @@ class Kube:
             follow: Wait for more until the container ends; goes on by itself after a broken connection.
             tail: Begin with that many of the last lines; None: with the first.
             previous: Of the container's run before its last restart.
-            timestamps: Put the time before each line, and a blank; sorted as text they are in order.
+            timestamps: Put the time before each line, and a blank; sorted as text they are in order. What has
+                none gets that of the line before.
 
         Raises:
             ClusterError: there is no such log (yet), or the cluster is away, later for longer than a minute.
@@ -188,7 +189,7 @@ class Kube:
                         if stamp and stamp <= resumed:  # has been told before the connection broke
                             continue
                         last, resumed = stamp or last, ""
-                        yield text
+                        yield f"{last} {text}" if timestamps else text
                 return
             except AwayError as err:
                 if not (follow and patience.is_begun):

@@ -257,6 +257,22 @@ def test_everybody_may_ask_what_others_than_the_cluster_reach(service_type: str)
             ["A is set twice: by secretKeyRefs and by envVariables"],
         ),
         ({**SERVING["pvc"], "serverImage": "tfs:1"}, ["serverImage is tfs:1", "server tensorflow-serving"]),
+        (
+            {**SERVING["pvc"], "prometheusNamespace": "monitoring", "networkPolicy": False},
+            ["prometheusNamespace is monitoring", "no effect without networkPolicy true"],
+        ),
+        (
+            {**SERVING["pvc"], "server": "tensorflow-serving", "secret": "s=/etc/monitoring"},
+            ["secret is to be mounted at /etc/monitoring, where something else is"],
+        ),
+        (
+            {**SERVING["aws"], "server": "tensorflow-serving", "secret": "s=/etc/monitoring"},
+            ["secret is to be mounted at /etc/monitoring, where something else is"],
+        ),
+        (
+            {**SERVING["local"], "secret": "s=/tmp"},
+            ["secret is to be mounted at /tmp, where something else is"],
+        ),
         ({**SERVING["pvc"], "targetCpu": 60}, ["targetCpu is 60", "no effect without maxReplicas"]),
         ({**SERVING["aws"], "s3Enable": False}, ["s3SecretName is aws-creds", "without s3Enable true"]),
         ({**SERVING["pvc"], "s3UseHttps": False}, ["s3UseHttps is false", "without s3Enable true"]),

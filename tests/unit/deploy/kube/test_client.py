@@ -284,6 +284,18 @@ def test_a_log_has_the_lines_that_were_written(ask: Any) -> None:
     assert seen == {"container": "c", "tailLines": "5", "previous": "true", "timestamps": "true"}
 
 
+def test_a_log_with_the_times_of_its_lines(ask: Any) -> None:
+    async def answer(_: Request) -> Response:
+        return streamed(*LOG)
+
+    assert ask(answer, lambda k: read_log(k, timestamps=True)) == [
+        "2026-01-01T00:00:00.000000001Z one\r\u2028two",
+        "2026-01-01T00:00:00.000000001Z ",
+        "2026-01-01T00:00:00.000000000Z earlier by the clock",
+        "2026-01-01T00:00:00.000000000Z unable to retrieve logs",
+    ]
+
+
 def test_a_followed_log_goes_on_after_a_broken_connection_without_repeating(ask: Any) -> None:
     asked: list[dict[str, str]] = []
     first, second, third = (f"2026-01-01T00:00:00.00000000{n}Z line {n}\n".encode() for n in range(1, 4))
