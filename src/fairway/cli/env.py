@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from fairway.cli.arguments import EnvironmentName
-from fairway.cli.output import Output, print_rows
-from fairway.errors import UsageError
+from fairway.cli.output import Output, print_result, print_rows
+from fairway.errors import FairwayError, UsageError
+
+log = logging.getLogger(__name__)
 
 app = App(
     name="env",
@@ -24,7 +27,14 @@ Namespace = Annotated[str | None, Parameter(help="Namespace that its objects go 
 
 
 @app.command
-def add(name: EnvironmentName, /, *, context: Context = None, namespace: Namespace = None) -> None:
+def add(
+    name: EnvironmentName,
+    /,
+    *,
+    context: Context = None,
+    namespace: Namespace = None,
+    output: Output = "table",
+) -> None:
     """Add an environment: a context of the kubeconfig, by default the current one, and a namespace.
 
     The cluster behind the context is written down; another one under the same name is refused later.
@@ -38,14 +48,17 @@ def add(name: EnvironmentName, /, *, context: Context = None, namespace: Namespa
     from fairway.deploy.apps.edits import add_environment
     from fairway.deploy.environment import pin
 
+    _refuse_empty(context=context, namespace=namespace)
     found = find_app()
     pinned = pin(Environment(name), context)
-    print(add_environment(found, replace(pinned, namespace=namespace or pinned.namespace)))
+    environment = replace(pinned, namespace=namespace or pinned.namespace)
+    path = str(add_environment(found, environment))
+    print_result(_record(environment) | {"path": path}, output, path)
 
 
 @app.command(name="list")
 def list_(*, output: Output = "table") -> None:
-    """List the environments of the app.
+    """List the environments of the app. Those that cannot be read are named on stderr.
 
     For example:
 
@@ -55,7 +68,12 @@ def list_(*, output: Output = "table") -> None:
     from fairway.deploy.apps.app import find_app, list_environments, load_environment
 
     found = find_app()
-    rows = [_record(load_environment(found, name)) for name in list_environments(found)]
+    rows = []
+    for name in list_environments(found):
+        try:
+            rows.append(_record(load_environment(found, name)))
+        except FairwayError as err:
+            log.warning("environment %s is left out: %s", name, err.message)
     print_rows(rows, output, ("name", "context", "namespace", "server"))
 
 
@@ -86,7 +104,14 @@ def describe(name: EnvironmentName, /, *, output: Output = "table") -> None:
 
 
 @app.command(name="set")
-def set_(name: EnvironmentName, /, *, context: Context = None, namespace: Namespace = None) -> None:
+def set_(
+    name: EnvironmentName,
+    /,
+    *,
+    context: Context = None,
+    namespace: Namespace = None,
+    output: Output = "table",
+) -> None:
     """Change the context, and with it the cluster, or the namespace of an environment.
 
     For example:
@@ -100,6 +125,7 @@ def set_(name: EnvironmentName, /, *, context: Context = None, namespace: Namesp
 
     if context is None and namespace is None:
         raise UsageError("nothing to change", hint="Give --context, --namespace or both.")
+    _refuse_empty(context=context, namespace=namespace)
     found = find_app()
     changes: dict[str, str | None] = {}
     if context:
@@ -110,6 +136,8 @@ def set_(name: EnvironmentName, /, *, context: Context = None, namespace: Namesp
             "certificate_authority": pinned.certificate_authority,
         }
     change_environment(found, name, changes | ({"namespace": namespace} if namespace else {}))
+    path = str(found.environment_path(name))
+    print_result(_record(load_environment(found, name)) | {"path": path}, output)
 
 
 @app.command
@@ -118,6 +146,7 @@ def rm(
     /,
     *,
     yes: Annotated[bool, Parameter(negative="", help="Do not ask.")] = False,
+    output: Output = "table",
 ) -> None:
     """Forget an environment and its params. What it has in the cluster stays: see fairway delete.
 
@@ -126,13 +155,20 @@ def rm(
         fairway env rm dev
     """
     from fairway.cli.confirm import confirm
-    from fairway.deploy.apps.app import find_app, load_environment
+    from fairway.deploy.apps.app import environment_file, find_app
     from fairway.deploy.apps.edits import remove_environment
 
     found = find_app()
-    load_environment(found, name)
-    confirm(f"Delete {found.environment_path(name)}, with the params in it?", yes=yes)
+    path = environment_file(found, name)
+    confirm(f"Delete {path}, with the params in it?", yes=yes)
     remove_environment(found, name)
+    print_result({"name": name, "path": str(path)}, output)
+
+
+def _refuse_empty(**flags: str | None) -> None:
+    for name, value in flags.items():
+        if value == "":
+            raise UsageError(f"--{name} is empty", hint="Give it a value, or leave it out.")
 
 
 def _record(environment: Any) -> dict[str, Any]:

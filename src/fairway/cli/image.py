@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
+from fairway.cli.output import Output, print_result
+
 log = logging.getLogger(__name__)
 
 app = App(
@@ -39,6 +41,7 @@ def build(
     network: Annotated[
         str | None, Parameter(help="Network of the build: `host` is this machine's own. Default: docker's.")
     ] = None,
+    output: Output = "table",
 ) -> None:
     """Build the images with docker, from the checkout of fairway. Prints their names.
 
@@ -55,7 +58,7 @@ def build(
     from fairway.deploy.verbs import image
 
     names = image.build(targets or image.TARGETS, registry=registry, tag=tag, base=base, network=network)
-    print("\n".join(names.values()), flush=True)
+    print_result(names, output, "\n".join(names.values()))
     if registry:
         log.info("Next: fairway image push --registry %s%s", registry, f" --tag {tag}" if tag else "")
     else:
@@ -64,7 +67,7 @@ def build(
 
 
 @app.command
-def push(*targets: Targets, registry: Registry, tag: Tag = None) -> None:
+def push(*targets: Targets, registry: Registry, tag: Tag = None, output: Output = "table") -> None:
     """Push the built images to their registry. Prints their names.
 
     For example:
@@ -76,7 +79,7 @@ def push(*targets: Targets, registry: Registry, tag: Tag = None) -> None:
     from fairway.deploy.verbs import image
 
     names = image.push(targets or image.TARGETS, registry=registry, tag=tag)
-    print("\n".join(names.values()), flush=True)
+    print_result(names, output, "\n".join(names.values()))
     _tell_params(names)
 
 

@@ -8,6 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from fairway.cli.output import Output, print_result
+
 log = logging.getLogger(__name__)
 
 
@@ -19,6 +21,7 @@ def import_(
     /,
     *,
     name: Annotated[str | None, Parameter(help="The new app's name. Default: the directory's.")] = None,
+    output: Output = "table",
 ) -> None:
     """Make an app from an old ksonnet app: its components, their params, and its environments.
 
@@ -36,4 +39,4 @@ def import_(
     app, notes = take_over(ksonnet_app, directory, name)
     for note in notes:
         log.warning("%s", note)
-    print(app.path)
+    print_result({"name": app.name, "path": str(app.path), "notes": notes}, output, str(app.path))

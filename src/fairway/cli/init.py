@@ -7,12 +7,15 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from fairway.cli.output import Output, print_result
+
 
 def init(
     directory: Annotated[Path, Parameter(help="Directory to make; its name becomes the app's.")],
     /,
     *,
     name: Annotated[str | None, Parameter(help="The app's name. Default: the directory's.")] = None,
+    output: Output = "table",
 ) -> None:
     """Make an app: a directory with fairway.yaml, which says what runs, and a place for environments.
 
@@ -26,4 +29,5 @@ def init(
     """
     from fairway.deploy.apps.edits import create_app
 
-    print(create_app(directory, name).path)
+    app = create_app(directory, name)
+    print_result({"name": app.name, "path": str(app.path)}, output, str(app.path))

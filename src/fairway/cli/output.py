@@ -34,6 +34,20 @@ def print_rows(
     print(table(cells))
 
 
+def print_result(record: Mapping[Any, Any], output: Output, text: str = "") -> None:
+    """Print what a command made or changed, at once: what stderr says next comes behind it.
+
+    Args:
+        record: For programs, as a JSON object.
+        output: Which of the two.
+        text: For people; empty: nothing is printed for them.
+    """
+    if output == "json":
+        print(json.dumps(record, indent=2), flush=True)
+    elif text:
+        print(text, flush=True)
+
+
 def table(cells: Sequence[Sequence[str]]) -> str:
     """Return rows as columns, each as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

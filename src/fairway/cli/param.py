@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from fairway.cli.output import Output, cell_text, print_rows, table
+from fairway.cli.output import Output, cell_text, print_result, print_rows, table
 from fairway.errors import FairwayError
 
 if TYPE_CHECKING:
+    from fairway.deploy.apps.app import App as FoundApp
     from fairway.deploy.target import Component as Resolved
     from fairway.deploy.target import Value
 
@@ -32,7 +33,9 @@ Env = Annotated[str | None, Parameter(help="For this environment only.")]
 
 
 @app.command(name="set")
-def set_(component: Component, key: Key, value: Word, /, *, env: Env = None) -> None:
+def set_(
+    component: Component, key: Key, value: Word, /, *, env: Env = None, output: Output = "table"
+) -> None:
     r"""Set a param, in fairway.yaml or, with --env, in the environment's file.
 
     In a value of the form NAME=VALUE,NAME=VALUE a backslash keeps the next comma: A=1\,2 is one value.
@@ -47,11 +50,13 @@ def set_(component: Component, key: Key, value: Word, /, *, env: Env = None) -> 
     from fairway.deploy.apps.app import find_app
     from fairway.deploy.apps.edits import set_params
 
-    set_params(find_app(), env, component, {key: value})
+    found = find_app()
+    set_params(found, env, component, {key: value})
+    print_result(_place(found, component, key, env) | {"value": value}, output)
 
 
 @app.command
-def delete(component: Component, key: Key, /, *, env: Env = None) -> None:
+def delete(component: Component, key: Key, /, *, env: Env = None, output: Output = "table") -> None:
     """Remove a param from fairway.yaml or, with --env, from the environment's file.
 
     For example:
@@ -61,7 +66,9 @@ def delete(component: Component, key: Key, /, *, env: Env = None) -> None:
     from fairway.deploy.apps.app import find_app
     from fairway.deploy.apps.edits import delete_param
 
-    delete_param(find_app(), env, component, key)
+    found = find_app()
+    delete_param(found, env, component, key)
+    print_result(_place(found, component, key, env), output)
 
 
 @app.command(name="list")
@@ -136,6 +143,12 @@ def diff(
         header = ["COMPONENT", "PARAM", first, second]
         print(table([header, *([cell_text(cell) for cell in row.values()] for row in rows)]))
     return DIFFERENT if rows else EQUAL
+
+
+def _place(found: FoundApp, component: str, key: str, env: str | None) -> dict[str, Any]:
+    """Return which param was changed, and in which file."""
+    path = found.environment_path(env) if env else found.path
+    return {"component": component, "param": key, "environment": env, "path": str(path)}
 
 
 def _rows(component: Resolved, *, all: bool) -> list[dict[str, Any]]:

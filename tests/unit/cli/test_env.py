@@ -57,6 +57,18 @@ def test_one_is_described(run: Run, local: Path) -> None:
     assert list(found) == ["name", "context", "server", "namespace", "certificateAuthority", "params"]
 
 
+def test_a_broken_one_hides_no_other(run: Run, local: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broken = local.with_name("broken.yaml")
+    broken.write_text("a: [")
+    listed = run("env", "list", "-o", "json")
+    assert [row["name"] for row in json.loads(listed.out)] == ["local"]
+    assert listed.code == 0
+    (warning,) = [record.getMessage() for record in caplog.records]
+    assert f"environment broken is left out: {broken}: line 2:" in warning
+    assert run("env", "rm", "broken", "--yes").code == 0
+    assert not broken.exists()
+
+
 def test_another_context_is_another_cluster(run: Run, local: Path, kubeconfig: Callable[..., Path]) -> None:
     local.write_text("# mine\nnamespace: own  # here\nparams:\n  train: {numWorkers: 2}\n")
     assert run("env", "set", "local", "--context", "kind") == (0, "", "")
@@ -78,7 +90,11 @@ def test_another_context_is_another_cluster(run: Run, local: Path, kubeconfig: C
         (("add", "Prod"), 2, "an environment cannot have that name: 'Prod'"),
         (("add", "new", "--namespace", "My_NS"), 2, "a namespace cannot have that name: 'My_NS'"),
         (("add", "new", "--context", "kinf"), 1, "context kinf is not in the kubeconfig; have: kind, other"),
+        (("add", "new", "--context", ""), 2, "--context is empty"),
+        (("add", "new", "--namespace="), 2, "--namespace is empty"),
         (("set", "local"), 2, "nothing to change"),
+        (("set", "local", "--context", ""), 2, "--context is empty"),
+        (("set", "local", "--namespace", "", "--context", "kind"), 2, "--namespace is empty"),
         (("set", "lokal", "--namespace", "n"), 1, "environment 'lokal' not found"),
         (("describe", "lokal"), 1, "did you mean 'local'?"),
         (("rm", "lokal"), 1, "did you mean 'local'?"),
@@ -102,6 +118,17 @@ def test_what_cannot_be_is_said(
     assert failed.err.splitlines()[1]
     assert [path.name for path in local.parent.iterdir()] == ["local.yaml"]
     assert local.read_text() == before
+
+
+def test_what_changed_is_printed_for_programs(run: Run, root: Path, kubeconfig: Callable[..., Path]) -> None:
+    path = str(root / "environments" / "dev.yaml")
+    record = {"name": "dev", "context": "kind", "server": "https://127.0.0.1:6443", "namespace": "models"}
+    added = run("env", "add", "dev", "-o", "json")
+    assert json.loads(added.out) == record | {"path": path}
+    changed = run("env", "set", "dev", "--namespace", "new", "-o", "json")
+    assert json.loads(changed.out) == record | {"namespace": "new", "path": path}
+    removed = run("env", "rm", "dev", "--yes", "-o", "json")
+    assert json.loads(removed.out) == {"name": "dev", "path": path}
 
 
 def test_one_is_forgotten(run: Run, local: Path) -> None:

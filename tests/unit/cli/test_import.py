@@ -49,6 +49,12 @@ def test_it_can_be_worked_with_at_once(run: Run, old: Path, monkeypatch: pytest.
     assert json.loads(run("env", "list", "-o", "json").out)[0]["namespace"] == "kubeflow"
 
 
+def test_what_was_made_is_printed_for_programs(run: Run, old: Path) -> None:
+    made = json.loads(run("import", "ks_app", "mnist", "-o", "json").out)
+    assert (made["name"], made["path"]) == ("mnist", "mnist/fairway.yaml")
+    assert any("train: old is left out" in note for note in made["notes"])
+
+
 def test_what_is_no_old_app(run: Run, old: Path, tmp_path: Path) -> None:
     for words, message in [
         (("components",), "components is not a directory"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,11 @@ def test_a_name_of_its_own(run: Run, tmp_path: Path) -> None:
     assert (bad.code, bad.out) == (2, "")
     assert "an app cannot have that name: 'My App' is not a name of small letters" in bad.err
     assert not (tmp_path / "b").exists()
+
+
+def test_what_was_made_is_printed_for_programs(run: Run, tmp_path: Path) -> None:
+    made = run("init", str(tmp_path / "a"), "--name", "digits", "-o", "json")
+    assert json.loads(made.out) == {"name": "digits", "path": str(tmp_path / "a" / "fairway.yaml")}
 
 
 def test_an_app_is_not_written_over(run: Run, root: Path) -> None:

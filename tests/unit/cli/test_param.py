@@ -114,6 +114,16 @@ def test_an_empty_value_is_none(run: Run, local: Path) -> None:
     assert value(run, "train", "secret") == ("a=/b", "app")
 
 
+def test_what_changed_is_printed_for_programs(run: Run, local: Path) -> None:
+    app = str(local.parents[1] / "fairway.yaml")
+    param = {"component": "train", "param": "numWorkers"}
+    done = run("param", "set", "train", "numWorkers", "2", "-o", "json")
+    assert json.loads(done.out) == param | {"environment": None, "path": app, "value": "2"}
+    run("param", "set", "--env=local", "train", "numWorkers", "3")
+    done = run("param", "delete", "-o", "json", "--env=local", "train", "numWorkers")
+    assert json.loads(done.out) == param | {"environment": "local", "path": str(local)}
+
+
 def test_only_its_line_changes(run: Run, root: Path) -> None:
     path = root / "fairway.yaml"
     before = path.read_text()
