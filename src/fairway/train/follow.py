@@ -71,7 +71,7 @@ class _InStep(_Follower):
     """Trains in step with the lead."""
 
     def take_part(self, membership: Membership, stop: StopSignal, guard: Guard) -> None:
-        membership.enlist({}, self._prepare, stop.check)
+        membership.enlist(self._prepare, stop.check)
         with guard.watch():
             self._train(stop)
         membership.wait(stop.check)
@@ -112,7 +112,7 @@ class _OnDemand(_Follower):
         with ExitStack() as stack:
             prepare = partial(self._prepare, stack=stack, stop=stop)
             while True:
-                membership.enlist({}, prepare, stop.check)
+                membership.enlist(prepare, stop.check)
                 try:
                     membership.wait(stop.check)
                 except PeerError as err:  # the server goes on, and what the lead left in it is replaced

@@ -353,7 +353,7 @@ def lost(reason):
 
 cluster = parse_tf_config(os.environ["TF_CONFIG"])
 with Membership(cluster, 20, lambda: False, on_lost=lost, silence_s=1) as membership:
-    membership.enlist({}, lambda offer: {}, lambda: None)
+    membership.enlist(lambda offer: {}, lambda: None)
     print("joined", os.getpid(), flush=True)
     membership.wait(lambda: None)
 """

@@ -235,7 +235,7 @@ class Follower:
             raise StopError
 
     def _do_enlist(self) -> None:
-        self.membership.enlist({"version": "1"}, self._prepared, self.check_stop)
+        self.membership.enlist(self._prepared, self.check_stop)
 
     def _prepared(self, offer: dict[str, Any]) -> dict[str, Any]:
         self.offers.append(offer)
@@ -1104,7 +1104,7 @@ def soon() -> Callable[[], bool]:
 
 
 def enlisting(membership: Membership) -> Callable[[Callable[[], None]], object]:
-    return lambda check_stop: membership.enlist({}, lambda offer: {}, check_stop)
+    return lambda check_stop: membership.enlist(lambda offer: {}, check_stop)
 
 
 def test_the_lead_stops_waiting(pair: Stage) -> None:
@@ -1140,7 +1140,7 @@ def test_a_follower_stops_waiting_for_the_start(stage: Stage) -> None:
 def test_a_follower_stops_waiting_for_the_end(pair: Stage) -> None:
     lead = pair.lead()
     with Membership(pair.cluster(WORKER_0), DEADLINE_S, lambda _: False) as membership:
-        enlisted = Call(lambda: membership.enlist({}, lambda offer: {}, go_on))
+        enlisted = Call(lambda: membership.enlist(lambda offer: {}, go_on))
         lead.wait_for_all(DEADLINE_S, go_on)
         enlisted.result()
         stops(membership.wait, soon())

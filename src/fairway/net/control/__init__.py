@@ -5,7 +5,7 @@ listens one port above its TensorFlow server (`server.Control`), and every other
 it for as long as it lives (`client.Membership`). They speak JSON, one object a line (`messages`):
 
     follower                                lead
-    join {task, …}             →
+    join {task}                →
                                ←            offer {…}; or busy, failed, done
     ready {…}                  →
                                ←            waiting {for}, whenever that changes

@@ -77,17 +77,13 @@ class Membership:
         self._background.close()
 
     def enlist(
-        self,
-        hello: dict[str, Any],
-        prepare: Callable[[dict[str, Any]], dict[str, Any]],
-        check_stop: Callable[[], None],
+        self, prepare: Callable[[dict[str, Any]], dict[str, Any]], check_stop: Callable[[], None]
     ) -> None:
         """Join, get ready, and wait for the start; begin again when the lead ends before it.
 
         Can be called again after the lead was lost.
 
         Args:
-            hello: What to tell the lead beside this task's name; no key can be `type` or `task`.
             prepare: Is called with the lead's offer, in this thread, and returns what to tell the lead once
                 this task is ready. The lead is told of a `FairwayError` that it raises, unless a new start
                 can mend it.
@@ -100,7 +96,7 @@ class Membership:
             FairwayError: the lead did not come in time, or what `prepare` raised.
         """
         self._is_lost = False
-        join = encode("join", **{**hello, "task": str(self._cluster.this)})
+        join = encode("join", task=str(self._cluster.this))
         while True:
             session = self._session = self._join(join, check_stop)
             try:
