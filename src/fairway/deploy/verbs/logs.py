@@ -62,7 +62,8 @@ async def run(kube: Kube, target: Target, settings: LogsSettings, emit: Emit) ->
     hint = f"See: fairway status {target.environment.name}"
     if not pods:
         raise ClusterError(f"there are no pods of {_wanted(target, settings)} {where}", hint=hint)
-    sources = [each for pod in pods for each in sources_of(pod, previous=settings.previous)]
+    training = _only_training(target, settings)
+    sources = [each for pod in pods for each in sources_of(pod, training, previous=settings.previous)]
     if not sources:
         what = "has been restarted" if settings.previous else "has started yet"
         raise ClusterError(f"no container of {_wanted(target, settings)} {what} {where}", hint=hint)
@@ -86,16 +87,21 @@ async def follow(kube: Kube, target: Target, settings: LogsSettings, emit: Emit)
         UsageError: no component has one of the names.
         ClusterError: the cluster refuses, or is away for long.
     """
+    training = _only_training(target, settings)
     streams: dict[Source, asyncio.Task[None]] = {}
     is_first = True
+    were_trainings = False
     try:
         while True:
             # Looked at before the pods: what they still wrote then, is in what follows.
-            has_ended = await _has_ended(kube, target, settings)
+            objects = await _find_objects(kube, target, settings)
+            # Gone since: they may do so by themselves after their end (ttlSecondsAfterFinished).
+            has_ended = _have_ended(objects) if objects else were_trainings
+            were_trainings = _are_trainings(objects) if objects else were_trainings
             pods = await _find_pods(kube, target, settings)
             if is_first and not pods and not has_ended:
                 log.info("there are no pods of %s yet; waiting for them", _wanted(target, settings))
-            for source in (each for pod in pods for each in sources_of(pod)):
+            for source in (each for pod in pods for each in sources_of(pod, training)):
                 if source not in streams:
                     tail = settings.tail if is_first else None
                     streams[source] = asyncio.create_task(_stream(kube, source, tail, emit))
@@ -113,11 +119,12 @@ async def follow(kube: Kube, target: Target, settings: LogsSettings, emit: Emit)
         await asyncio.gather(*streams.values(), return_exceptions=True)
 
 
-def sources_of(pod: Manifest, *, previous: bool = False) -> list[Source]:
+def sources_of(pod: Manifest, training: str | None = None, *, previous: bool = False) -> list[Source]:
     """Return the containers of a pod that have a log, those for its start first.
 
     Args:
         pod: The pod.
+        training: As `short_name` has it.
         previous: Only those that have been restarted, as they were before.
     """
     spec, status = pod["spec"], pod.get("status") or {}
@@ -126,7 +133,7 @@ def sources_of(pod: Manifest, *, previous: bool = False) -> list[Source]:
         each["name"]: each
         for each in (*(status.get("initContainerStatuses") or ()), *(status.get("containerStatuses") or ()))
     }
-    title = short_name(pod)
+    title = short_name(pod, training)
     return [
         Source(
             f"{title}/{name}" if len(names) > 1 else title,
@@ -139,15 +146,29 @@ def sources_of(pod: Manifest, *, previous: bool = False) -> list[Source]:
     ]
 
 
-def short_name(pod: Manifest) -> str:
-    """Return a pod's name for prefixes: `chief-0` of a training, else its component and its last letters."""
+def short_name(pod: Manifest, training: str | None = None) -> str:
+    """Return a pod's name for prefixes: `chief-0` or `train-chief-0`, else its component and last letters.
+
+    Args:
+        pod: The pod.
+        training: Name of the component whose tasks need not be told from those of others, if there is one.
+    """
     labels, name = pod["metadata"].get("labels") or {}, str(pod["metadata"]["name"])
     index = labels.get("training.kubeflow.org/replica-index") or labels.get(
         "batch.kubernetes.io/job-completion-index"
     )
     if role := labels.get(ROLE_LABEL):
-        return f"{role}-{index or 0}"
+        task = f"{role}-{index or 0}"
+        return task if component_of(pod) == training else f"{component_of(pod)}-{task}"
     return f"{component_of(pod)}-{name.rpartition('-')[2]}"
+
+
+def _only_training(target: Target, settings: LogsSettings) -> str | None:
+    """Return the name of the training whose logs are shown, if there is just one."""
+    wanted = {target.app.component(name).name for name in settings.component}
+    names = [each.name for each in target.components if each.kind.name == "train"]
+    shown = [name for name in names if not wanted or name in wanted]
+    return shown[0] if len(shown) == 1 else None
 
 
 async def _find_pods(kube: Kube, target: Target, settings: LogsSettings) -> list[Manifest]:
@@ -202,13 +223,21 @@ async def _stream(kube: Kube, source: Source, tail: int | None, emit: Emit) -> N
         log.warning("%s: %s", source.title, err.message)
 
 
-async def _has_ended(kube: Kube, target: Target, settings: LogsSettings) -> bool:
-    """Return whether all that is followed are trainings, and these have ended."""
+async def _find_objects(kube: Kube, target: Target, settings: LogsSettings) -> list[Manifest]:
+    """Return what makes the pods that are followed."""
     wanted = {target.app.component(name).name for name in settings.component}
     kinds = JOBS if settings.role else (*JOBS, "Deployment")
     found = await list_owned(kube, labels_of(target), kinds)
-    objects = [each for each in found if not wanted or component_of(each) in wanted]
-    if not objects or not all(map(is_job, objects)):
+    return [each for each in found if not wanted or component_of(each) in wanted]
+
+
+def _are_trainings(objects: Sequence[Manifest]) -> bool:
+    return all(map(is_job, objects))
+
+
+def _have_ended(objects: Sequence[Manifest]) -> bool:
+    """Return whether all that is followed are trainings, and these have ended."""
+    if not _are_trainings(objects):
         return False
     components = {component_of(each) for each in objects}
     states = [training_state([each for each in objects if component_of(each) == name]) for name in components]

@@ -16,7 +16,7 @@ from fairway.deploy.target import Target
 from fairway.deploy.verbs import logs
 from fairway.deploy.verbs.logs import Source
 from fairway.errors import ClusterError
-from tests.unit.deploy.fake import Cluster, make_target
+from tests.unit.deploy.fake import APP, Cluster, make_target
 
 RUNNING: dict[str, Any] = {"running": {}}
 
@@ -156,3 +156,39 @@ def test_following_a_server_has_no_end(cluster: Cluster, target: Target) -> None
 
     with pytest.raises(TimeoutError):
         asyncio.run(follow())
+
+
+def test_following_a_training_ends_when_it_went_away_after_its_end(cluster: Cluster, target: Target) -> None:
+    """By ttlSecondsAfterFinished: its end may lie between two looks."""
+    labels = labels_of(target, "train")
+    cluster.put({"kind": "TFJob", "metadata": {"name": "t", "labels": labels}})
+
+    async def follow() -> None:
+        settings = LogsSettings(component=("train",), follow=True)
+        async with asyncio.timeout(10):
+            following = asyncio.create_task(
+                logs.follow(cluster.kube, target, settings, lambda source, text: None)
+            )
+            await asyncio.sleep(0.1)
+            assert not following.done()
+            for place in (("TFJob", "t"), ("Pod", "t-chief-0"), ("Pod", "t-ps-0")):
+                del cluster.objects[place]
+            await following
+
+    asyncio.run(follow())
+
+
+def test_the_tasks_of_two_trainings_are_told_from_each_other(tmp_path: Path) -> None:
+    app = APP + "  second: {kind: train, params: {name: second, pvcName: model}}\n"
+    target, cluster = make_target(tmp_path, app=app), Cluster()
+    for component in ("train", "second"):
+        put_pod(cluster, target, component, f"{component}-0", {"tensorflow": {"state": RUNNING}}, "chief")
+        cluster.texts[f"{component}-0", "tensorflow"] = ["01 first"]
+    assert sorted(read(cluster, target)) == [("second-chief-0", "first"), ("train-chief-0", "first")]
+    assert read(cluster, target, component=("second",)) == [("chief-0", "first")]
+
+
+def test_a_training_that_the_app_no_longer_has_is_told_from_its_own(cluster: Cluster, target: Target) -> None:
+    put_pod(cluster, target, "dropped", "d-0", {"tensorflow": {"state": RUNNING}}, "chief")
+    cluster.texts["d-0", "tensorflow"] = ["05 other"]
+    assert {("dropped-chief-0", "other"), ("chief-0", "first")} <= set(read(cluster, target))
