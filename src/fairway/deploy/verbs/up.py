@@ -85,8 +85,11 @@ class Story:
         """Apply what makes sense at once: without a model yet, no server.
 
         Raises:
+            UsageError: params do not fit together, also of what is applied after the training.
             ClusterError: another training is in the way, or the cluster refuses or is away.
         """
+        # A mistake in what serves the model is to be heard of before the training and not after it.
+        render(self._target, self._target.choose())
         found = {name: await self._find(name) for name in self._trainings}
         left = {name for name, training in found.items() if self._is_left(name, training)}
         has_model = all(training.state is JobState.SUCCEEDED for training in found.values())

@@ -18,7 +18,7 @@ from fairway.deploy.state.training_log import TrainingProgress
 from fairway.deploy.verbs import apply, up
 from fairway.deploy.verbs.forwards import Opened
 from fairway.deploy.verbs.up import Story, TrainingBar
-from fairway.errors import ClusterError
+from fairway.errors import ClusterError, UsageError
 from tests.unit.deploy.fake import Cluster, make_target
 
 SUCCEEDED = {"conditions": [{"type": "Succeeded", "status": "True"}]}
@@ -77,6 +77,14 @@ def test_without_a_model_nothing_is_applied_that_serves_one(tmp_path: Path) -> N
     cluster = Cluster()
     asyncio.run(story(cluster, tmp_path).begin())
     assert cluster.changes("apply") == FIRST
+
+
+def test_params_of_what_comes_after_the_training_are_checked_before_it(tmp_path: Path) -> None:
+    cluster = Cluster()
+    told = story(cluster, tmp_path, "serving.replicas=3", "serving.maxReplicas=2")
+    with pytest.raises(UsageError, match="maxReplicas is 2, less than replicas, which is 3"):
+        asyncio.run(told.begin())
+    assert cluster.requests == []
 
 
 def test_what_serves_the_model_comes_when_the_training_has_succeeded(tmp_path: Path) -> None:
