@@ -349,7 +349,7 @@ class _Reader:
                 continue
             kept[name] = params
             if name not in components:
-                self.notes.append(f"Component {printable(name)} is only in {what}; its params are kept.")
+                self.notes.append(f"Component {printable(name)} is only in {what}.")
         for name, params in components.items():
             if name not in merged and params:
                 self.notes.append(

@@ -248,8 +248,8 @@ def test_a_component_of_one_environment_is_kept_with_a_note(app: App) -> None:
     app.environment("prod", "'deploy-gcp'+: { modelBasePath: 'gs://bucket/other' }, empty: {},")
     assert app.params() == {"deploy-gcp": {"modelBasePath": "gs://bucket/other"}, "empty": {}}
     assert app.read().notes == [
-        "Component deploy-gcp is only in environment prod; its params are kept.",
-        "Component empty is only in environment prod; its params are kept.",
+        "Component deploy-gcp is only in environment prod.",
+        "Component empty is only in environment prod.",
     ]
 
 
@@ -302,7 +302,7 @@ def test_modules_are_noted_and_their_params_left_out(app: App) -> None:
     assert app.read().notes == [
         "The module components/nested is not taken over, nor are its params.",
         "The params of nested.extra in environment prod are of a module: not taken over.",
-        "Component v1.5 is only in environment prod; its params are kept.",
+        "Component v1.5 is only in environment prod.",
     ]
 
 
