@@ -19,7 +19,7 @@ from fairway.net.cluster import Task, tf_config
 from fairway.storage.checkpoints import fetch_model_dir
 from fairway.storage.exports import list_versions
 from fairway.storage.mirror import Mirror
-from fairway.storage.model_dir import CHECKPOINTS, write_config
+from fairway.storage.model_dir import CHECKPOINTS, read_config, write_config
 from fairway.storage.stores.uri import open_store
 from tests.conftest import Fairway, clean_environment
 from tests.integration.test_tensorboard import tensorboard
@@ -154,7 +154,7 @@ def test_a_lead_leaves_the_evaluators_events_in_the_store(
         if name == "first":
             shutil.copytree(home / "mnist" / "model", directory, dirs_exist_ok=True)
         else:
-            write_config(directory, {"run": "changed"})
+            write_config(directory, (read_config(directory) or {}) | {"train_steps": 120})
         assert mirror.look()
         assert store.read(key) == b"events"
         assert not (directory / key).exists()
