@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from fairway.errors import StorageError
-from fairway.storage.files import ABANDONED_S, scratch_directory, sha256, storage_errors
-from fairway.storage.manifest import check_files
+from fairway.storage.files import ABANDONED_S, scratch_directory, storage_errors
+from fairway.storage.manifest import check_files, wrong_checksums
 from fairway.storage.model_dir import CHECKPOINTS, CONFIG, METRICS
 from fairway.storage.stores.store import NotThereError, Store, read_if_there
 from fairway.storage.transfer import download_files, in_parallel
@@ -109,8 +109,7 @@ def _has_all_of(directory: Path, checkpoint: RemoteCheckpoint, metrics: bytes) -
     """Tell whether a directory on this machine has a checkpoint whole, and the same metrics or more."""
     with storage_errors("read", directory):
         try:
-            sums = {name: sha256(directory / CHECKPOINTS / name) for name in checkpoint.files}
-            is_whole = all(sums[name] == entry["sha256"] for name, entry in checkpoint.files.items())
+            is_whole = not wrong_checksums(directory / CHECKPOINTS, checkpoint.files)
             return is_whole and (directory / METRICS).read_bytes().startswith(metrics)
         except FileNotFoundError:
             return False
@@ -129,7 +128,7 @@ def fetch_checkpoint(store: Store, checkpoint: RemoteCheckpoint, directory: Path
     files = checkpoint.files
     try:
         download_files(store, {name: entry["key"] for name, entry in files.items()}, staging)
-        wrong = [name for name, entry in files.items() if sha256(staging / name) != entry["sha256"]]
+        wrong = wrong_checksums(staging, files)
         problem = f"wrong checksum of {', '.join(wrong)}" if wrong else ""
     except NotThereError as err:
         problem = err.message

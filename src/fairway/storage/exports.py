@@ -22,8 +22,8 @@ from functools import partial
 from pathlib import Path
 
 from fairway.errors import StorageError
-from fairway.storage.files import sha256, storage_errors
-from fairway.storage.manifest import MANIFEST, SAVED_MODEL, Manifest
+from fairway.storage.files import storage_errors
+from fairway.storage.manifest import MANIFEST, SAVED_MODEL, Manifest, wrong_checksums
 from fairway.storage.stores.store import Entry, NotThereError, Store
 from fairway.storage.stores.uri import join_uri, local_path, open_store
 from fairway.storage.transfer import download_files, in_parallel
@@ -202,18 +202,10 @@ def damaged_files(version: Version) -> list[str]:
     files = version.manifest.files
     path = local_path(version.uri)
     if path is not None:
-        return _wrong_checksums(path, version.manifest)
+        return wrong_checksums(path, files)
     with tempfile.TemporaryDirectory() as scratch:
         download_files(open_store(version.uri), {name: name for name in files}, Path(scratch))
-        return _wrong_checksums(Path(scratch), version.manifest)
-
-
-def _wrong_checksums(directory: Path, manifest: Manifest) -> list[str]:
-    return [
-        name
-        for name, entry in manifest.files.items()
-        if not (directory / name).is_file() or sha256(directory / name) != entry["sha256"]
-    ]
+        return wrong_checksums(Path(scratch), files)
 
 
 def _sizes(path: Path, manifest: Manifest) -> dict[str, int]:

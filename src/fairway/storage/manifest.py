@@ -114,3 +114,12 @@ def describe_files(directory: Path) -> dict[str, dict[str, Any]]:
         for path in sorted(directory.rglob("*"))
         if path.is_file() and path != directory / MANIFEST
     }
+
+
+def wrong_checksums(directory: Path, files: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return the files that are not in a directory with the content that a record of them says."""
+    return [
+        name
+        for name, entry in files.items()
+        if not (directory / name).is_file() or sha256(directory / name) != entry["sha256"]
+    ]

@@ -97,7 +97,8 @@ async def follow(kube: Kube, target: Target, settings: LogsSettings, emit: Emit)
             objects = await _find_objects(kube, target, settings)
             # Gone since: they may do so by themselves after their end (ttlSecondsAfterFinished).
             has_ended = _have_ended(objects) if objects else were_trainings
-            were_trainings = _are_trainings(objects) if objects else were_trainings
+            if objects:
+                were_trainings = _are_trainings(objects)
             pods = await _find_pods(kube, target, settings)
             if is_first and not pods and not has_ended:
                 log.info("there are no pods of %s yet; waiting for them", _wanted(target, settings))
@@ -163,16 +164,21 @@ def short_name(pod: Manifest, training: str | None = None) -> str:
     return f"{component_of(pod)}-{name.rpartition('-')[2]}"
 
 
+def _named(target: Target, settings: LogsSettings) -> set[str]:
+    """Return the names of the components whose logs are wanted; none: all."""
+    return {target.app.component(name).name for name in settings.component}
+
+
 def _only_training(target: Target, settings: LogsSettings) -> str | None:
     """Return the name of the training whose logs are shown, if there is just one."""
-    wanted = {target.app.component(name).name for name in settings.component}
+    wanted = _named(target, settings)
     names = [each.name for each in target.components if each.kind.name == "train"]
     shown = [name for name in names if not wanted or name in wanted]
     return shown[0] if len(shown) == 1 else None
 
 
 async def _find_pods(kube: Kube, target: Target, settings: LogsSettings) -> list[Manifest]:
-    wanted = {target.app.component(name).name for name in settings.component}
+    wanted = _named(target, settings)
     role = {ROLE_LABEL: settings.role} if settings.role else {}
     pods = await kube.list("Pod", labels_of(target) | role)
     found = [each for each in pods if not wanted or component_of(each) in wanted]
@@ -225,7 +231,7 @@ async def _stream(kube: Kube, source: Source, tail: int | None, emit: Emit) -> N
 
 async def _find_objects(kube: Kube, target: Target, settings: LogsSettings) -> list[Manifest]:
     """Return what makes the pods that are followed."""
-    wanted = {target.app.component(name).name for name in settings.component}
+    wanted = _named(target, settings)
     kinds = JOBS if settings.role else (*JOBS, "Deployment")
     found = await list_owned(kube, labels_of(target), kinds)
     return [each for each in found if not wanted or component_of(each) in wanted]
